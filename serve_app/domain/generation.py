@@ -1,0 +1,74 @@
+"""The vocabulary between turns and models: messages in, pieces of text and a result out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from serve_app.domain.tools import ToolCall, ToolSpec
+from serve_app.domain.usage import Usage
+
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+class ModelMessage(Struct, frozen=True, kw_only=True):
+    """One message of a prompt. ``tool_calls`` belong to the assistant, ``tool_call_id`` to a tool's result."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+
+class ModelSettings(Struct, frozen=True, kw_only=True):
+    """What a prompt may say about the call; None leaves it to the provider."""
+
+    temperature: float | None = None
+    max_output_tokens: int | None = None
+
+
+class ModelRequest(Struct, frozen=True, kw_only=True):
+    """A call of a model. ``model_id`` None lets the gateway choose by ``purpose``. ``deadline`` is in Unix seconds."""
+
+    messages: tuple[ModelMessage, ...]
+    deadline: float
+    model_id: str | None = None
+    purpose: Literal["chat", "utility"] = "chat"
+    tools: tuple[ToolSpec, ...] = ()
+    settings: ModelSettings = ModelSettings()
+    turn_id: str = ""
+    request_id: str = ""
+    tenant_id: str = ""
+
+
+class Generation(Struct, frozen=True, kw_only=True):
+    """The end of a generation. ``text`` is all of it, so that a reader of the pieces can tell whether one was lost."""
+
+    model_id: str
+    finish_reason: FinishReason
+    text: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    usage: Usage = Usage()
+    first_delta_ms: int | None = None
+    duration_ms: int = 0
+
+
+class ModelInfo(Struct, frozen=True, kw_only=True):
+    """A model clients may ask for. ``context_tokens`` bounds prompt and answer together."""
+
+    model_id: str
+    provider: str
+    context_tokens: int
+    max_output_tokens: int | None = None
+
+
+class ModelCatalog(Struct, frozen=True, kw_only=True):
+    """``any_model``: a name that is not listed is passed on to the provider untouched. ``simulated``: no real provider."""
+
+    models: tuple[ModelInfo, ...]
+    default_model_id: str | None = None
+    utility_model_id: str | None = None
+    any_model: bool = False
+    simulated: bool = False
+    default_context_tokens: int = 128_000

@@ -1,0 +1,291 @@
+"""All settings, read once and passed down.
+
+Precedence: command line, then ``PARLEY_*`` environment variables (nested names joined by ``__``; the command line reads
+``.env`` into the environment first), then the YAML file named by ``--config`` or ``PARLEY_CONFIG``, then the defaults here, which run everything on one machine
+without any account. Secrets are not settings: they come from the environment only, by ``Secrets``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from serve_app.errors import ConfigError
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+"""Where ``configs`` and ``prompts`` are when their settings are relative and the working folder has none."""
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AuthSettings(_Group):
+    mode: Literal["development"] = "development"
+    """``development``: headers choose who one is. There is no other mode yet, so production mode refuses to start."""
+
+
+class ConversationSettings(_Group):
+    prompt: str = "assistant"
+    """Name of the prompt (a folder below ``prompts_dir``) for new conversations."""
+    history_messages: Annotated[int, Field(ge=0, le=200)] = 16
+    """Newest messages that go into the prompt, tokens permitting."""
+    titles: bool = True
+    """Make a title with the utility model beside the first turn."""
+    on_busy: Literal["reject"] = "reject"
+    """What a query does while another turn of the conversation runs."""
+
+
+class TurnSettings(_Group):
+    max_steps: Annotated[int, Field(ge=1, le=64)] = 8
+    """Most model calls of one turn; the last one is made without tools."""
+    max_parallel_tools: Annotated[int, Field(ge=1, le=64)] = 8
+    timeout_s: PositiveFloat = 300.0
+    model_timeout_s: PositiveFloat = 120.0
+    tool_timeout_s: PositiveFloat = 60.0
+    """Upper bound on a tool call; a server's own ``timeout_s`` can only shorten it."""
+    max_response_bytes: PositiveInt = 1_048_576
+    max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    """Most attempts at one step across owners, then the turn fails."""
+    lease_s: PositiveFloat = 5.0
+    renew_s: PositiveFloat = 1.5
+    sweep_s: PositiveFloat = 5.0
+    """How often a Turns replica looks for turns that lost their owner."""
+    flush_ms: Annotated[int, Field(ge=0, le=1000)] = 15
+    """Shortest time between two appends of one replica; the first delta of a step never waits for it."""
+    title_wait_s: PositiveFloat = 2.0
+
+
+class StoreSettings(_Group):
+    event_retention_s: PositiveFloat = 86_400.0
+    """How long the events of an ended turn can be replayed; messages stay."""
+    prune_every_s: PositiveFloat = 3_600.0
+    max_batch: PositiveInt = 1_000
+    """Most operations in one group commit."""
+    max_queue: PositiveInt = 10_000
+    """Writes waiting before the store refuses more as overloaded."""
+
+
+class ChannelSettings(_Group):
+    bind_host: str = "127.0.0.1"
+    """Address each replica's channel listens on; on a cluster the pod's own."""
+    advertise_host: str | None = None
+    """Address other replicas reach it at, if not ``bind_host``."""
+    tick_ms: Annotated[int, Field(ge=0, le=1000)] = 15
+    """Shortest time between two frames to one peer; the first piece of a stream never waits for it."""
+    high_water_frames: PositiveInt = 10_000
+    max_frame_bytes: PositiveInt = 16_777_216
+    request_timeout_s: PositiveFloat = 5.0
+
+
+class LimitSettings(_Group):
+    body_bytes: PositiveInt = 1_048_576
+    query_chars: PositiveInt = 32_000
+    ws_frame_bytes: PositiveInt = 65_536
+    ws_messages_per_s: PositiveInt = 20
+    ws_connections_per_user: PositiveInt = 20
+    """Counted per Ingress replica."""
+    ws_violations: PositiveInt = 10
+    """Broken limits or malformed messages within a minute before the socket is closed."""
+    tail_items: PositiveInt = 5_000
+    """Events waiting for one slow reader before it is dropped to its cursor."""
+
+
+class ToolSettings(_Group):
+    max_result_bytes: PositiveInt = 65_536
+    """A larger result is cut, and the model is told so."""
+    max_calls: PositiveInt = 64
+    """Calls in flight per replica."""
+    refresh_s: PositiveFloat = 60.0
+    """How often tool lists are read again."""
+    connect_timeout_s: PositiveFloat = 5.0
+    retry_min_s: PositiveFloat = 0.5
+    retry_max_s: PositiveFloat = 15.0
+
+
+class CompanionSettings(_Group):
+    provider: Literal["auto", "on", "off"] = "auto"
+    """The simulated provider; ``auto`` starts it when no provider is configured."""
+    tools: bool = True
+    """The example tool servers crm and hr. Production mode never starts companions."""
+    host: str = "127.0.0.1"
+    port: Port = 8765
+    script: Path | None = None
+    """A script for the simulated provider."""
+
+
+class LogSettings(_Group):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["console", "json"] = "console"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Immutable; built by :meth:`load`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PARLEY_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        env_ignore_empty=True,
+    )
+
+    mode: Literal["development", "production"] = "development"
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    data_dir: Path = Path("data")
+    store: Literal["local", "memory"] = "local"
+    """``local``: SQLite and files below ``data_dir``. ``memory``: nothing is kept; for tests."""
+    mcp_servers: Path = Path("configs/mcpservers.json")
+    models: Path = Path("configs/models.yaml")
+    prompts_dir: Path = Path("prompts")
+    serve_config: Path = Path("serve_config.yaml")
+    cors_origins: tuple[str, ...] = ()
+
+    auth: AuthSettings = AuthSettings()
+    conversation: ConversationSettings = ConversationSettings()
+    turn: TurnSettings = TurnSettings()
+    store_limits: StoreSettings = StoreSettings()
+    channel: ChannelSettings = ChannelSettings()
+    limits: LimitSettings = LimitSettings()
+    tool: ToolSettings = ToolSettings()
+    companions: CompanionSettings = CompanionSettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _production_is_strict(self) -> Settings:
+        if self.mode == "production" and self.auth.mode == "development":
+            raise ValueError(
+                "auth.mode: production refuses development identities; set an authentication mode that verifies tokens"
+            )
+        if self.turn.renew_s * 2 > self.turn.lease_s:
+            raise ValueError("turn.renew_s: must be at most half of turn.lease_s, or a lease expires between renewals")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # ``load`` passes the YAML file's content as initial values; the environment must win over it.
+        return env_settings, init_settings
+
+    @classmethod
+    def load(cls, config: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+        """Reads file and environment. ``overrides`` (flat names, None means absent) win over both.
+
+        Raises ConfigError with one sentence that names the setting and says what is wrong with it.
+        """
+        named = config or (Path(env) if (env := os.environ.get("PARLEY_CONFIG")) else None)
+        values = _read_yaml(named) if named else {}
+        chosen = {k: v for k, v in (overrides or {}).items() if v is not None}
+        try:
+            settings = cls(**values)
+            if chosen:
+                settings = cls.model_validate(settings.model_dump() | chosen)
+        except ValidationError as error:
+            raise ConfigError(_sentence(error)) from error
+        except SettingsError as error:
+            raise ConfigError(
+                f"A PARLEY_ variable cannot be read: {error}; it must be valid JSON for its group."
+            ) from error
+        _refuse_unknown_variables(cls.model_fields)
+        return settings
+
+    def path(self, path: Path) -> Path:
+        """An absolute path: relative ones count from the working folder, or from the project where that has none."""
+        if path.is_absolute():
+            return path
+        here = Path.cwd() / path
+        return here if here.exists() or not (PROJECT_ROOT / path).exists() else PROJECT_ROOT / path
+
+
+class Secrets(BaseModel):
+    """Credentials and endpoints of outside services, by the names their own tools use."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    openai_api_key: SecretStr | None = None
+    openai_base_url: str | None = None
+    azure_openai_endpoint: str | None = None
+    azure_openai_api_key: SecretStr | None = None
+    azure_openai_api_version: str | None = None
+    azure_openai_chat_model: str | None = None
+    parley_channel_secret: SecretStr | None = None
+    """Shared by all replicas of a graph; made at random for each start where it is not set."""
+
+    @classmethod
+    def from_environment(cls) -> Secrets:
+        return cls(**{name: value for name in cls.model_fields if (value := os.environ.get(name.upper()))})
+
+    @property
+    def has_provider(self) -> bool:
+        """Whether the environment names any provider."""
+        return bool(self.openai_api_key or self.openai_base_url or self.azure_openai_endpoint)
+
+
+def environment_variable(name: str) -> str | None:
+    """A variable that an operator's file refers to as ``${NAME}``."""
+    return os.environ.get(name)
+
+
+_OTHER_VARIABLES = frozenset({"PARLEY_CONFIG", "PARLEY_CHANNEL_SECRET"})
+
+
+def _refuse_unknown_variables(fields: Mapping[str, object]) -> None:
+    """A misspelt variable would otherwise be ignored in silence."""
+    known = {f"PARLEY_{name.upper()}" for name in fields} | _OTHER_VARIABLES
+    for name in sorted(os.environ):
+        if name.startswith("PARLEY_") and name.partition("__")[0] not in known:
+            raise ConfigError(f"Setting {name} does not exist; unset it or correct its name.")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"The configuration file {path} cannot be read: {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The configuration file {path} is not valid YAML: {error}.") from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise ConfigError(
+            f"The configuration file {path} must hold a mapping of settings, not a {type(loaded).__name__}."
+        )
+    return loaded
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first problem, named as it would be set in the environment."""
+    first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return f"Setting {message}."
+    name = "PARLEY_" + "__".join(str(part) for part in first["loc"]).upper()
+    given = "" if first["type"] in {"missing", "extra_forbidden"} else f" (it is {first['input']!r})"
+    more = f" There are {error.error_count() - 1} more problems." if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return f"Setting {name} ({'.'.join(map(str, first['loc']))} in a file) does not exist; remove it or correct its name.{more}"
+    return f"Setting {name} cannot be used{given}: {message[0].lower() + message[1:]}.{more}"

@@ -1,0 +1,135 @@
+"""The store: everything Parley remembers.
+
+Guarantees every adapter gives, held by ``tests/contract/test_store.py``:
+
+- what a call returned as written survives the death of any process (``memory`` excepted, which is for tests);
+- a turn is accepted in one transaction, and ends in one: either all of it is visible or nothing;
+- ``seq`` of a turn's events is contiguous from 1; an append from an epoch that is not the turn's writes nothing;
+  an exact repetition of records already written is taken as written;
+- a conversation has at most one turn that has not ended;
+- leases are judged by the store's own clock;
+- keys are scoped by owner: a conversation or turn of somebody else raises the very NotFound a missing one does.
+
+Neighbours: ``turns`` writes the log through it, ``ingress`` reads; ``deployments.handles`` carries it between processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from serve_app.domain.conversation import Conversation, Message, Page, Reaction, SessionPrompt
+from serve_app.domain.ids import ConversationKey, TurnKey
+from serve_app.domain.identity import Principal
+from serve_app.domain.turns import (
+    AcceptedTurn,
+    AppendReply,
+    AppendTurn,
+    EventPage,
+    NewTurn,
+    Owner,
+    Turn,
+    TurnClaim,
+)
+
+MAX_PAGE = 200
+"""Largest page of a listing, and most records ``read_events`` returns per call times ten."""
+
+
+class ConversationStore(Protocol):
+    """Conversations and messages of one owner at a time."""
+
+    async def ensure_conversation(self, key: ConversationKey) -> Conversation:
+        """The conversation, created empty if there is none."""
+
+    async def get_conversation(self, key: ConversationKey) -> Conversation:
+        """Raises NotFound."""
+
+    async def list_conversations(
+        self, principal: Principal, *, archived: bool = False, cursor: str | None = None, limit: int = 50
+    ) -> Page[Conversation]:
+        """Newest activity first. Raises InvalidInput for a cursor this store did not make."""
+
+    async def update_conversation(
+        self,
+        key: ConversationKey,
+        *,
+        title: str | None = None,
+        archived: bool | None = None,
+        session_prompt: SessionPrompt | None = None,
+        if_untitled: bool = False,
+        if_match: str | None = None,
+    ) -> Conversation:
+        """Changes what is not None and returns the new head.
+
+        ``if_untitled``: leave a title that is already there. ``if_match``: an etag; raises Conflict when it is not current.
+        Raises NotFound.
+        """
+
+    async def delete_conversation(self, key: ConversationKey) -> None:
+        """Removes the conversation, its messages, turns and events. A running turn finds its lease lost. Raises NotFound."""
+
+    async def archive_all(self, principal: Principal) -> int:
+        """Archives every conversation of the user; returns how many changed."""
+
+    async def delete_all(self, principal: Principal) -> int:
+        """Deletes every conversation of the user; returns how many there were."""
+
+    async def list_messages(
+        self, key: ConversationKey, *, cursor: str | None = None, limit: int = 50, descending: bool = False
+    ) -> Page[Message]:
+        """By position. Raises NotFound for the conversation, InvalidInput for a cursor this store did not make."""
+
+    async def set_reaction(self, key: ConversationKey, message_id: str, reaction: Reaction | None) -> Message:
+        """Raises NotFound."""
+
+
+class TurnStore(Protocol):
+    """The turn log."""
+
+    async def accept_turn(self, turn: NewTurn) -> AcceptedTurn:
+        """Accepts an input in one transaction: idempotency row, user message, turn, event 1 (``turn.started``).
+
+        The conversation must exist. An input with the ``client_turn_id`` of an accepted one gives that turn again if
+        its query is equal, else raises Conflict. Raises Conflict when another turn of the conversation has not ended,
+        and NotFound for the conversation.
+        """
+
+    async def claim_turn(self, key: TurnKey, owner: Owner, *, lease_s: float, history_limit: int) -> TurnClaim:
+        """Takes the lease with the next epoch, counts an attempt, and returns what the owner needs, in one transaction.
+
+        ``history_limit`` newest messages before the turn's own. Raises LeaseLost while another owner's lease is good or
+        when the turn has ended, NotFound.
+        """
+
+    async def append(self, batch: Sequence[AppendTurn]) -> list[AppendReply]:
+        """Appends to many turns at once: one reply each, in order, all durable on return.
+
+        One turn's failure to hold its lease touches no other. A finish also writes the assistant message, the usage,
+        and clears the conversation's running turn.
+        """
+
+    async def get_turn(self, key: TurnKey) -> Turn:
+        """Raises NotFound."""
+
+    async def read_events(self, key: TurnKey, *, after_seq: int = 0, limit: int = 1000) -> EventPage:
+        """Records with ``seq > after_seq`` in order. Raises NotFound; Gone where retention has removed the log."""
+
+    async def request_cancel(self, key: TurnKey) -> Turn:
+        """Asks the owner to stop; the next append's reply tells it. No effect on a turn that has ended. Raises NotFound."""
+
+    async def find_abandoned_turns(self, *, limit: int = 100) -> list[TurnKey]:
+        """Turns that have not ended and whose lease has expired (for one never claimed: ten seconds after it was accepted)."""
+
+
+class Store(ConversationStore, TurnStore, Protocol):
+    """Both, plus its own health and upkeep."""
+
+    async def check(self) -> None:
+        """Returns when the store can read and write. Raises ParleyError with a sentence that says what is wrong."""
+
+    async def prune_events(self, *, older_than_s: float, limit: int = 1000) -> int:
+        """Removes logs of turns that ended longer ago; their turns and messages stay. Returns how many turns it pruned."""
+
+    async def close(self) -> None:
+        """Finishes what is being written and lets go of files and connections."""

@@ -1,0 +1,127 @@
+"""Logs and metrics: what the program says about itself, and how the pieces of one request are told to belong together.
+
+Logs are structlog events with a ``request_id`` bound once at the edge and carried in every call to the store. Metrics go
+through a small port, so that stages count without knowing Ray; ``deployments.metrics`` exports them at Ray's endpoint.
+Nothing is logged or counted per token.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Protocol
+
+import structlog
+
+from serve_app.settings import LogSettings
+
+REDACTED_KEYS = frozenset(
+    {
+        "authorization",
+        "access_token",
+        "accesstoken",
+        "api_key",
+        "api-key",
+        "cookie",
+        "password",
+        "secret",
+        "ticket",
+        "token",
+    }
+)
+
+# name → (kind, description, label names); buckets are milliseconds.
+METRICS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "parley_turns_total": ("counter", "Turns that ended, by outcome.", ("outcome",)),
+    "parley_turns_running": ("gauge", "Turns this replica runs now.", ()),
+    "parley_turn_ms": ("histogram", "From acceptance to the terminal event.", ("outcome",)),
+    "parley_first_delta_ms": ("histogram", "From acceptance to the first text shown.", ()),
+    "parley_tokens_total": ("counter", "Tokens as the provider counted them.", ("direction", "model")),
+    "parley_model_calls_total": ("counter", "Calls to a provider, by outcome.", ("model", "outcome")),
+    "parley_model_first_delta_ms": ("histogram", "From a model call to its first piece of text.", ("model",)),
+    "parley_tool_calls_total": ("counter", "Tool calls, by tool and outcome.", ("tool", "outcome")),
+    "parley_tool_ms": ("histogram", "Duration of tool calls.", ("tool",)),
+    "parley_stage_ms": ("histogram", "Time a turn spent in a stage.", ("stage",)),
+    "parley_append_ms": ("histogram", "Duration of an append to the turn log.", ()),
+    "parley_append_turns": ("histogram", "Turns that shared one append.", ()),
+    "parley_store_queue": ("gauge", "Writes waiting for the store's writer.", ()),
+    "parley_connections": ("gauge", "Open WebSocket connections of this replica.", ()),
+    "parley_http_requests_total": ("counter", "HTTP requests, by route and status.", ("route", "status")),
+    "parley_tool_servers_up": ("gauge", "1 while a tool server is connected.", ("server",)),
+}
+BUCKETS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000, 300_000)
+
+
+class Metrics(Protocol):
+    """Counts, sets and observes by the names in ``METRICS``. Raises KeyError for any other name."""
+
+    def count(self, name: str, value: float = 1, **labels: str) -> None: ...
+
+    def gauge(self, name: str, value: float, **labels: str) -> None: ...
+
+    def observe(self, name: str, value: float, **labels: str) -> None: ...
+
+
+class MemoryMetrics:
+    """Keeps everything in dictionaries: for tests and for runs without Ray. Bounded: only the last 1000 observations."""
+
+    def __init__(self) -> None:
+        self.counts: MutableMapping[tuple[str, ...], float] = defaultdict(float)
+        self.gauges: MutableMapping[tuple[str, ...], float] = {}
+        self.observations: MutableMapping[tuple[str, ...], list[float]] = defaultdict(list)
+
+    def count(self, name: str, value: float = 1, **labels: str) -> None:
+        self.counts[self._key(name, labels)] += value
+
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        self.gauges[self._key(name, labels)] = value
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        kept = self.observations[self._key(name, labels)]
+        kept.append(value)
+        del kept[:-1000]
+
+    @staticmethod
+    def _key(name: str, labels: Mapping[str, str]) -> tuple[str, ...]:
+        return (name, *(labels[label] for label in METRICS[name][2]))
+
+
+def configure_logging(settings: LogSettings) -> None:
+    """Sets up structlog and the standard library's logging for this process. Safe to call again."""
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if settings.format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _redact,
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    # Vendors' request logs repeat URLs with every call; ours say what matters.
+    for noisy in ("httpx2", "httpcore2", "openai", "mcp", "uvicorn.access", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def logger(name: str) -> structlog.typing.FilteringBoundLogger:
+    """A logger that names its part of the program."""
+    bound: structlog.typing.FilteringBoundLogger = structlog.get_logger(part=name)
+    return bound
+
+
+def _redact(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for key in event:
+        if key.lower() in REDACTED_KEYS:
+            event[key] = "[redacted]"
+    return event

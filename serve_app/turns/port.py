@@ -1,0 +1,56 @@
+"""The turns stage as ingress sees it: run a turn, and follow one live.
+
+Following is a hint on top of the log: whoever follows must be able to go on from ``seq`` by reading the store, and
+nothing is lost when the stage or the channel drops a follower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from serve_app.domain.events import EventRecord
+from serve_app.domain.ids import TurnKey
+from serve_app.domain.turns import Owner
+
+
+class Title(Struct, frozen=True, kw_only=True, tag=True):
+    """The conversation's title has been made beside the turn."""
+
+    title: str
+
+
+class TailEnd(Struct, frozen=True, kw_only=True, tag=True):
+    """Nothing more will come on this tail. ``complete``: the terminal event has been sent; else read on from the log."""
+
+    complete: bool
+
+
+TailItem = EventRecord | Title | TailEnd
+
+
+class LiveTail(Protocol):
+    """A live follower. Iterating yields batches: everything that gathered since the last one.
+
+    The iterator ends after a ``TailEnd``; a slow reader is dropped with ``TailEnd(complete=False)``.
+    """
+
+    def __aiter__(self) -> AsyncIterator[Sequence[TailItem]]: ...
+
+    async def aclose(self) -> None: ...
+
+
+class Turns(Protocol):
+    async def run(self, key: TurnKey, *, after_seq: int = 1) -> LiveTail:
+        """Starts an accepted turn, which then goes on whatever becomes of the caller, and follows it from ``after_seq``.
+
+        Raises StageUnavailable when no replica takes it; the turn is then picked up by the sweeper.
+        """
+
+    async def follow(self, key: TurnKey, owner: Owner, *, after_seq: int) -> LiveTail:
+        """Follows a turn that ``owner`` runs. Where the owner does not answer, the tail ends incomplete."""
+
+    async def hint_cancel(self, key: TurnKey, owner: Owner) -> None:
+        """Tells the owner that a cancel has been requested in the store, so that it need not wait for its next append."""
