@@ -1,8 +1,8 @@
 """All settings, read once and passed down.
 
 Precedence: command line, then ``PARLEY_*`` environment variables (nested names joined by ``__``; the command line reads
-``.env`` into the environment first), then the YAML file named by ``--config`` or ``PARLEY_CONFIG``, then the defaults here, which run everything on one machine
-without any account. Secrets are not settings: they come from the environment only, by ``Secrets``.
+``.env`` into the environment first), then the YAML file named by ``--config`` or ``PARLEY_CONFIG``, then the defaults
+here, which run everything on one machine without any account. Secrets are not settings: they come from the environment only, by ``Secrets``.
 """
 
 from __future__ import annotations
@@ -182,11 +182,11 @@ class Settings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         # ``load`` passes the YAML file's content as initial values; the environment must win over it.
         return env_settings, init_settings
@@ -237,7 +237,7 @@ class Secrets(BaseModel):
 
     @classmethod
     def from_environment(cls) -> Secrets:
-        return cls(**{name: value for name in cls.model_fields if (value := os.environ.get(name.upper()))})
+        return cls.model_validate({name: value for name in cls.model_fields if (value := os.environ.get(name.upper()))})
 
     @property
     def has_provider(self) -> bool:
@@ -287,5 +287,6 @@ def _sentence(error: ValidationError) -> str:
     given = "" if first["type"] in {"missing", "extra_forbidden"} else f" (it is {first['input']!r})"
     more = f" There are {error.error_count() - 1} more problems." if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
-        return f"Setting {name} ({'.'.join(map(str, first['loc']))} in a file) does not exist; remove it or correct its name.{more}"
+        in_file = ".".join(map(str, first["loc"]))
+        return f"Setting {name} ({in_file} in a file) does not exist; remove it or correct its name.{more}"
     return f"Setting {name} cannot be used{given}: {message[0].lower() + message[1:]}.{more}"

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from serve_app.domain.conversation import Conversation, Message, Page, Reaction, SessionPrompt
-from serve_app.domain.ids import ConversationKey, TurnKey
 from serve_app.domain.identity import Principal
+from serve_app.domain.ids import ConversationKey, TurnKey
 from serve_app.domain.turns import (
     AcceptedTurn,
     AppendReply,

@@ -1,0 +1,1 @@
+"""The `crm` example MCP server: accounts and sales opportunities."""

@@ -1,0 +1,1 @@
+"""The `hr` example MCP server: employees, departments and leave balances."""
