@@ -70,7 +70,16 @@ class TurnSettings(_Group):
     """How often a Turns replica looks for turns that lost their owner."""
     flush_ms: Annotated[int, Field(ge=0, le=1000)] = 15
     """Shortest time between two appends of one replica; the first delta of a step never waits for it."""
+    store_patience_s: PositiveFloat = 60.0
+    """How long appends are tried again while the store is away; then the turn is left to be taken over."""
+    max_running: PositiveInt = 500
+    """Turns one replica runs at most; the sweeper takes no more."""
+    max_tool_calls: Annotated[int, Field(ge=1, le=256)] = 32
+    """Tool calls of one step; what a model asks for beyond is refused, and it is told."""
+    offer_ttl_s: PositiveFloat = 2.0
+    """How long a Turns replica may use a tool list or model catalogue it has seen."""
     title_wait_s: PositiveFloat = 2.0
+    """How long a stream stays open after its turn for the conversation's title."""
 
 
 class StoreSettings(_Group):

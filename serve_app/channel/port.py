@@ -7,17 +7,25 @@ streams of a pair of processes share one connection and one frame per tick, so t
 Guarantees: items of one stream arrive in order or not at all; a gap is possible (a peer died, an inbox was slow), so the
 protocol on top counts. Nothing here blocks the sender: past the high-water mark items are dropped, and a reader that
 falls behind its inbox's bound is closed as overrun. Peers that do not hold the graph's secret are not listened to.
+
+Adapters: ``zeromq`` between processes, ``local`` within one. A channel belongs to the event loop it was started in; it
+may be used from requests' tasks, and nothing of their context (cancellation, variables) follows into it.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from msgspec import Struct
 
 Handler = Callable[[bytes], Awaitable[bytes]]
-"""Answers one request. A ParleyError it raises is raised again at the requester."""
+"""Answers one request. A ParleyError it raises is raised again at the requester; anything else arrives as Internal.
+It is cancelled when the requester's time is up."""
+
+Sink = Callable[[list[bytes]], None]
+"""Takes what has arrived for one stream, at least one item. Must not block."""
 
 
 class Address(Struct, frozen=True, kw_only=True):
@@ -25,6 +33,26 @@ class Address(Struct, frozen=True, kw_only=True):
 
     endpoint: str
     stream: int
+
+
+@dataclass(slots=True)
+class ChannelCounts:
+    """What a channel has done since it started. Only ever grows."""
+
+    frames_sent: int = 0
+    frames_received: int = 0
+    frames_refused: int = 0
+    """Frames that could not be read, or were meant for an earlier process at this address."""
+    items_sent: int = 0
+    items_received: int = 0
+    items_dropped: int = 0
+    """Items not sent: the peer is gone, or past its high-water mark."""
+    items_unclaimed: int = 0
+    """Items received for no open inbox, or beyond an inbox's bound."""
+    connections_opened: int = 0
+    connections_lost: int = 0
+    peers_refused: int = 0
+    """Handshakes refused for want of the graph's secret, where they came far enough to be counted."""
 
 
 class Inbox(Protocol):
@@ -35,7 +63,7 @@ class Inbox(Protocol):
 
     @property
     def overrun(self) -> bool:
-        """True once the reader fell behind its bound: iteration has ended early."""
+        """True once the reader fell behind its bound: iteration ends early, after what was kept."""
 
     def __aiter__(self) -> AsyncIterator[list[bytes]]: ...
 
@@ -43,26 +71,36 @@ class Inbox(Protocol):
         """Ends the iteration after what has already arrived."""
 
     def close(self) -> None:
-        """Stops receiving. Idempotent."""
+        """Stops receiving and forgets what has gathered. Idempotent."""
 
 
 class Channel(Protocol):
     @property
     def endpoint(self) -> str:
-        """This process's address for peers. Valid after ``start``."""
+        """This process's address for peers, never used again by a later process. Valid after ``start``."""
 
-    async def start(self) -> None: ...
+    @property
+    def counts(self) -> ChannelCounts: ...
 
-    async def stop(self) -> None: ...
+    async def start(self) -> None:
+        """Begins to listen. Raises ConfigError where the address cannot be bound."""
 
-    def open(self, *, max_items: int = 10_000) -> Inbox:
-        """A new inbox."""
+    async def stop(self) -> None:
+        """Ends every inbox, fails waiting requests, cancels handlers; nothing is left after a second. Idempotent."""
+
+    def open(self, *, max_items: int = 10_000, sink: Sink | None = None) -> Inbox:
+        """A new inbox. With a ``sink`` items go there as they arrive, and iterating only waits for the end: for those who
+        pass a stream on, which then costs no wake-up of a task."""
 
     def send(self, to: Address, items: list[bytes]) -> None:
-        """Queues items for a stream. The first items of a stream go at once, later ones with the next tick's frame."""
+        """Queues items for a stream. The first items of a stream go at once, later ones with the next tick's frame.
+
+        Raises TooLarge for an item that no frame can hold.
+        """
 
     def handle(self, name: str, handler: Handler) -> None:
         """Answers requests named ``name`` that peers send to this endpoint."""
 
     async def request(self, endpoint: str, name: str, payload: bytes, *, timeout_s: float | None = None) -> bytes:
-        """Asks the process at ``endpoint``. Raises what its handler raised, or StageUnavailable when no answer comes in time."""
+        """Asks the process at ``endpoint``. Raises what its handler raised, NotFound for an unknown name, TooLarge, or
+        StageUnavailable when the peer is gone or no answer comes in time (it may have acted all the same)."""

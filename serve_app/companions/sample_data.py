@@ -147,7 +147,7 @@ def _generate(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
             fill(connection)
         finally:
             connection.close()
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -157,7 +157,8 @@ def _fill_crm(connection: sqlite3.Connection) -> None:
     chance = random.Random(SEED)
     drawn = [f"{first} {second}" for first in _ACCOUNT_FIRST for second in _ACCOUNT_SECOND]
     names = [*_NAMED_ACCOUNTS, *chance.sample(drawn, 40)]
-    accounts, opportunities = [], []
+    accounts: list[tuple[object, ...]] = []
+    opportunities: list[tuple[object, ...]] = []
     for index, name in enumerate(names, start=1):
         account_id = f"ACC-{index:03d}"
         owner = chance.choice(_OWNERS)
@@ -188,7 +189,8 @@ def _fill_hr(connection: sqlite3.Connection) -> None:
     chance = random.Random(SEED + 1)
     others = [(f, last) for f in _FIRST_NAMES for last in _LAST_NAMES if (f, last) != ("Maria", "Keller")]
     people = [("Maria", "Keller"), *chance.sample(others, 199)]
-    employees, balances = [], []
+    employees: list[tuple[object, ...]] = []
+    balances: list[tuple[object, ...]] = []
     heads: dict[str, str] = {}
     for index, (first, last) in enumerate(people, start=1):
         department = DEPARTMENTS[(index - 1) % len(DEPARTMENTS)]

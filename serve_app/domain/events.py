@@ -88,7 +88,7 @@ _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[TurnEvent] = msgspec.json.Decoder(TurnEvent)
 
 
-class EventRecord(Struct, frozen=True, kw_only=True, array_like=True):
+class EventRecord(Struct, frozen=True, kw_only=True, array_like=True, tag="event"):
     """An event as log and channel carry it. ``body`` is the event's JSON; nothing between owner and client re-encodes it."""
 
     seq: int

@@ -12,7 +12,16 @@ class PromptBuilder(Protocol):
         """Chooses the prompt for the principal's roles, renders or keeps the session's, and fits the history.
 
         The prompt kept with the conversation is used as long as everything it was made from (template version, roles,
-        tools, date, server configuration) is the same; else it is rendered anew and returned for keeping.
+        tools, date, server configuration) is the same; else it is rendered anew and returned for keeping. Without
+        ``prompt_name`` a conversation stays with the prompt it has, as long as the roles may use it, else it gets the
+        default.
         Raises NotFound for a prompt that does not exist or that these roles may not use, TooLarge when the query alone
         does not fit the model's context.
+        """
+
+    async def title(self, content: str) -> Prompt:
+        """The request for a title of a conversation that begins with ``content``: plain text, at most six words.
+
+        For the utility model; nothing of it is kept with the conversation. A long ``content`` is shortened.
+        Raises NotFound when there is no title prompt.
         """

@@ -106,7 +106,8 @@ class TurnStore(Protocol):
         """Appends to many turns at once: one reply each, in order, all durable on return.
 
         One turn's failure to hold its lease touches no other. A finish also writes the assistant message, the usage,
-        and clears the conversation's running turn.
+        and clears the conversation's running turn. A step's record replaces an earlier one of the same step (first its model
+        call, then its tools' results) and gives the turn its attempts back.
         """
 
     async def get_turn(self, key: TurnKey) -> Turn:

@@ -16,13 +16,13 @@ from serve_app.domain.ids import TurnKey
 from serve_app.domain.turns import Owner
 
 
-class Title(Struct, frozen=True, kw_only=True, tag=True):
+class Title(Struct, frozen=True, kw_only=True, array_like=True, tag="title"):
     """The conversation's title has been made beside the turn."""
 
     title: str
 
 
-class TailEnd(Struct, frozen=True, kw_only=True, tag=True):
+class TailEnd(Struct, frozen=True, kw_only=True, array_like=True, tag="end"):
     """Nothing more will come on this tail. ``complete``: the terminal event has been sent; else read on from the log."""
 
     complete: bool

@@ -56,7 +56,7 @@ def build_crm_server(records: CrmRecords) -> MCPServer:
             raise ToolError(str(error)) from None
 
     @server.tool(title="Get opportunity", annotations=READ)
-    def get_opportunity(id: OpportunityId) -> Opportunity:
+    def get_opportunity(id: OpportunityId) -> Opportunity:  # noqa: A002
         """Get one opportunity by its id, with its current status."""
         try:
             return records.opportunity(id)
@@ -65,7 +65,7 @@ def build_crm_server(records: CrmRecords) -> MCPServer:
 
     @server.tool(title="Update opportunity", annotations=CHANGE)
     def update_opportunity(
-        id: OpportunityId,
+        id: OpportunityId,  # noqa: A002
         stage: Annotated[Stage | None, Field(description="New stage")] = None,
         amount: Annotated[int | None, Field(description="New amount, whole units", ge=0, le=1_000_000_000)] = None,
         close_date: Annotated[date | None, Field(description="New closing day, YYYY-MM-DD")] = None,

@@ -1,0 +1,324 @@
+"""The ports over Serve handles: what one stage sees of another.
+
+Calls are unary and carry control and lifetime; text and events flow on the channel beside them. Every call has a
+deadline, and every way a replica can be gone becomes StageUnavailable, which is retryable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import Any, TypeVar, cast
+
+import msgspec
+from msgspec import Struct
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.serve.exceptions import BackPressureError, RayServeException, RequestCancelledError
+from ray.serve.handle import DeploymentHandle
+
+from serve_app.channel.port import Address, Channel
+from serve_app.domain.generation import Generation, ModelCatalog, ModelRequest
+from serve_app.domain.identity import Principal
+from serve_app.domain.ids import TurnKey
+from serve_app.domain.prompts import Prompt, PromptRequest
+from serve_app.domain.tools import ToolCall, ToolResult, ToolServerState, ToolSet
+from serve_app.domain.turns import AppendReply, AppendTurn, Owner
+from serve_app.errors import DeadlineExceeded, Internal, Overloaded, ParleyError, StageUnavailable, UpstreamFailed
+from serve_app.models.port import TextSink
+from serve_app.storage.port import Store
+from serve_app.telemetry import logger
+from serve_app.turns.port import LiveTail, TailEnd, TailItem
+
+CALL_TIMEOUT_S = 10.0
+"""For calls that do no work of unknown length."""
+GRACE_S = 1.0
+"""How long frames may still be under way on the channel after the call they belong to has returned."""
+
+T = TypeVar("T")
+Handle = DeploymentHandle[Any]
+
+log = logger("handles")
+
+
+async def call(handle: Handle, stage: str, method: str, *args: Any, timeout_s: float = CALL_TIMEOUT_S) -> Any:
+    """Calls ``method`` of a stage. Raises what the stage raised if that is a ParleyError; see the module for the rest."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await handle.options(method_name=method).remote(*args)
+    except TimeoutError:
+        raise DeadlineExceeded(f"The {stage} stage did not answer within {timeout_s:g} seconds.") from None
+    except RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, ParleyError):
+            raise cause from None
+        log.error("stage_crashed", stage=stage, method=method, error=str(error))
+        raise Internal(f"The {stage} stage failed; see its log.") from error
+    except BackPressureError as error:
+        raise Overloaded(f"The {stage} stage has as much work as it can take.", None, 1.0) from error
+    except (RayActorError, RayServeException, RequestCancelledError, RayError) as error:
+        raise StageUnavailable(f"The {stage} stage is being replaced; try again in a moment.", None, 1.0) from error
+
+
+# -- store -----------------------------------------------------------------------------------------------------------
+
+
+class _StoreCalls:
+    """Every method of the Store port as a handle call, except ``append``, which goes over the channel."""
+
+    def __init__(self, handle: Handle, channel: Channel | None) -> None:
+        self._handle = handle
+        self._channel = channel
+        self._endpoint: str | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or not hasattr(Store, name):
+            raise AttributeError(name)
+
+        def forward(*args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+            return call(self._handle, "store", "invoke", name, args, kwargs)
+
+        return forward
+
+    async def append(self, batch: Sequence[AppendTurn]) -> list[AppendReply]:
+        # The one call made all the time, by every Turns replica: a frame costs a tenth of a handle call.
+        if self._channel is None:
+            return cast(list[AppendReply], await call(self._handle, "store", "invoke", "append", (list(batch),), {}))
+        if self._endpoint is None:
+            self._endpoint = cast(str, await call(self._handle, "store", "channel_endpoint"))
+        try:
+            reply = await self._channel.request(self._endpoint, APPEND, _PACK.encode(list(batch)))
+        except StageUnavailable:
+            self._endpoint = None  # the store may have been replaced, and listens elsewhere
+            raise
+        return _REPLIES.decode(reply)
+
+    async def close(self) -> None:
+        """Closing is the stage's own business."""
+
+
+APPEND = "store.append"
+_PACK = msgspec.msgpack.Encoder()
+_BATCH: msgspec.msgpack.Decoder[list[AppendTurn]] = msgspec.msgpack.Decoder(list[AppendTurn])
+_REPLIES: msgspec.msgpack.Decoder[list[AppendReply]] = msgspec.msgpack.Decoder(list[AppendReply])
+
+
+def remote_store(handle: Handle, channel: Channel | None = None) -> Store:
+    """The store behind ``handle``. With a channel, appends travel on it."""
+    return cast(Store, _StoreCalls(handle, channel))
+
+
+def serve_appends(store: Store, channel: Channel) -> None:
+    """Answers appends that arrive on the channel."""
+
+    async def append(payload: bytes) -> bytes:
+        return _PACK.encode(await store.append(_BATCH.decode(payload)))
+
+    channel.handle(APPEND, append)
+
+
+# -- models ----------------------------------------------------------------------------------------------------------
+
+
+class RemoteModels:
+    """The model gateway behind a handle: one unary call per generation, its text on the channel."""
+
+    def __init__(self, handle: Handle, channel: Channel) -> None:
+        self._handle = handle
+        self._channel = channel
+
+    async def generate(self, request: ModelRequest, on_text: TextSink) -> Generation:
+        inbox = self._channel.open()
+        shown: list[str] = []
+
+        async def receive() -> None:
+            async for items in inbox:
+                pieces = [item.decode() for item in items]
+                shown.extend(pieces)
+                on_text(pieces)
+
+        timeout_s = max(0.1, request.deadline - time.time()) + GRACE_S
+        generating = asyncio.ensure_future(
+            call(self._handle, "model gateway", "generate", request, inbox.address, timeout_s=timeout_s)
+        )
+        receiving = asyncio.ensure_future(receive())
+        try:
+            await asyncio.wait({generating, receiving}, return_when=asyncio.FIRST_COMPLETED)
+            if receiving.done():
+                receiving.result()  # the sink refused more, or the inbox overran
+                if inbox.overrun:
+                    raise UpstreamFailed("The answer came faster than it could be read.")
+            generation = cast(Generation, await generating)
+        finally:
+            generating.cancel()
+            receiving.cancel()
+            inbox.close()
+            await asyncio.gather(generating, receiving, return_exceptions=True)
+        self._heal("".join(shown), generation, on_text)
+        return generation
+
+    @staticmethod
+    def _heal(shown: str, generation: Generation, on_text: TextSink) -> None:
+        """The result has all of the text: what is still under way is shown now, and a gap fails the step."""
+        if not generation.text.startswith(shown):
+            raise UpstreamFailed("A piece of the answer was lost between stages.")
+        rest = generation.text[len(shown) :]
+        if rest:
+            on_text([rest])
+
+    async def catalog(self) -> ModelCatalog:
+        return cast(ModelCatalog, await call(self._handle, "model gateway", "catalog"))
+
+
+def text_sink(channel: Channel, to: Address) -> TextSink:
+    """The gateway's end: sends pieces to whoever called."""
+
+    def send(pieces: Sequence[str]) -> None:
+        channel.send(to, ["".join(pieces).encode()])
+
+    return send
+
+
+# -- tools and prompts -----------------------------------------------------------------------------------------------
+
+
+class RemoteTools:
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+
+    async def tools_for(self, principal: Principal) -> ToolSet:
+        return cast(ToolSet, await call(self._handle, "tool executor", "tools_for", principal))
+
+    async def call(
+        self, call_: ToolCall, principal: Principal, *, deadline: float, idempotency_key: str, request_id: str = ""
+    ) -> ToolResult:
+        timeout_s = max(0.1, deadline - time.time()) + GRACE_S
+        return cast(
+            ToolResult,
+            await call(
+                self._handle,
+                "tool executor",
+                "call",
+                call_,
+                principal,
+                deadline,
+                idempotency_key,
+                request_id,
+                timeout_s=timeout_s,
+            ),
+        )
+
+    async def servers(self) -> list[ToolServerState]:
+        return cast(list[ToolServerState], await call(self._handle, "tool executor", "servers"))
+
+
+class RemotePrompts:
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+
+    async def build(self, request: PromptRequest) -> Prompt:
+        return cast(Prompt, await call(self._handle, "prompt builder", "build", request))
+
+    async def title(self, content: str) -> Prompt:
+        return cast(Prompt, await call(self._handle, "prompt builder", "title", content))
+
+
+# -- turns -----------------------------------------------------------------------------------------------------------
+
+FOLLOW = "turns.follow"
+CANCEL = "turns.cancel"
+
+
+class FollowRequest(Struct, frozen=True, kw_only=True):
+    turn_id: str
+    to: Address
+    after_seq: int
+
+
+_ITEMS: msgspec.msgpack.Decoder[list[TailItem]] = msgspec.msgpack.Decoder(list[TailItem])
+
+
+class RemoteFollower:
+    """The owner's end of a tail: pushes batches over the channel to whoever follows."""
+
+    def __init__(self, channel: Channel, to: Address) -> None:
+        self._channel = channel
+        self._to = to
+
+    def push(self, items: Sequence[TailItem]) -> bool:
+        self._channel.send(self._to, [_PACK.encode(list(items))])
+        return True
+
+
+class RemoteTail:
+    """The follower's end: an inbox of encoded batches, read as a ``LiveTail``."""
+
+    def __init__(self, channel: Channel, max_items: int) -> None:
+        self._inbox = channel.open(max_items=max_items)
+
+    @property
+    def address(self) -> Address:
+        return self._inbox.address
+
+    def end(self) -> None:
+        """Nothing more is expected."""
+        self._inbox.end()
+
+    async def __aiter__(self) -> AsyncIterator[Sequence[TailItem]]:
+        async for batches in self._inbox:
+            items = [item for batch in batches for item in _ITEMS.decode(batch)]
+            yield items
+            if isinstance(items[-1], TailEnd):
+                return
+        yield [TailEnd(complete=False)]
+
+    async def aclose(self) -> None:
+        self._inbox.close()
+
+
+class RemoteTurns:
+    """The turns stage behind a handle.
+
+    A turn is a request of its own, sent by reference from a task with a fresh context: it lives on when the client, or
+    this very replica, goes away.
+    """
+
+    def __init__(self, handle: Handle, channel: Channel, max_items: int) -> None:
+        self._handle = handle.options(_by_reference=True)
+        self._channel = channel
+        self._max_items = max_items
+        self._starting: set[asyncio.Task[None]] = set()
+
+    async def run(self, key: TurnKey, *, after_seq: int = 1) -> LiveTail:
+        tail = RemoteTail(self._channel, self._max_items)
+        task = asyncio.create_task(self._run(key, tail, after_seq), context=contextvars.Context())
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+        return tail
+
+    async def _run(self, key: TurnKey, tail: RemoteTail, after_seq: int) -> None:
+        try:
+            await self._handle.options(method_name="run_turn").remote(key, tail.address, after_seq)
+        except Exception as error:
+            # The log tells followers what became of the turn, and the sweeper takes it up.
+            log.warning("turn_left_to_sweeper", turn=key.turn_id, error=str(error)[:200])
+            tail.end()
+        else:
+            asyncio.get_running_loop().call_later(GRACE_S, tail.end)
+
+    async def follow(self, key: TurnKey, owner: Owner, *, after_seq: int) -> LiveTail:
+        tail = RemoteTail(self._channel, self._max_items)
+        request = FollowRequest(turn_id=key.turn_id, to=tail.address, after_seq=after_seq)
+        try:
+            if await self._channel.request(owner.endpoint, FOLLOW, _PACK.encode(request), timeout_s=1.0) != b"1":
+                tail.end()
+        except ParleyError:
+            tail.end()
+        return tail
+
+    async def hint_cancel(self, key: TurnKey, owner: Owner) -> None:
+        try:
+            await self._channel.request(owner.endpoint, CANCEL, key.turn_id.encode(), timeout_s=1.0)
+        except ParleyError as error:
+            log.info("cancel_hint_lost", turn=key.turn_id, error=error.message)

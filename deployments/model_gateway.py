@@ -1,0 +1,32 @@
+"""The model gateway stage."""
+
+from __future__ import annotations
+
+from ray import serve
+from serve_app.models.connect import connect
+
+from deployments.handles import text_sink
+from deployments.shell import Shell
+from serve_app.channel.port import Address
+from serve_app.companions.choice import provider_url
+from serve_app.domain.generation import Generation, ModelCatalog, ModelRequest
+from serve_app.settings import Secrets
+
+
+@serve.deployment(name="ModelGateway")
+class ModelGatewayDeployment(Shell):
+    async def start(self) -> None:
+        secrets = Secrets.from_environment()
+        self._gateway = await connect(self.settings, secrets, self.metrics, provider_url(self.settings, secrets))
+        self._channel = await self.open_channel()
+
+    async def generate(self, request: ModelRequest, to: Address) -> Generation:
+        """Runs one generation; the text goes to ``to`` on the channel."""
+        return await self._gateway.generate(request, text_sink(self._channel, to))
+
+    async def catalog(self) -> ModelCatalog:
+        return await self._gateway.catalog()
+
+    async def __del__(self) -> None:
+        await self._channel.stop()
+        await self._gateway.aclose()

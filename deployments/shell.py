@@ -1,0 +1,53 @@
+"""What every stage's replica does first: logs, metrics, its channel, and where its sockets listen."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from msgspec import Struct
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from deployments.binding import bind_replica_server
+from deployments.metrics import ServeMetrics
+from serve_app.channel.zeromq import ZeromqChannel
+from serve_app.domain.turns import Owner
+from serve_app.settings import Settings
+from serve_app.telemetry import configure_logging
+
+
+class StageContext(Struct, frozen=True):
+    """Given to every deployment by the builder. ``channel_secret`` is the graph's own, made at each start."""
+
+    settings: Settings
+    channel_secret: str
+
+
+class Shell:
+    """Base of the deployments: opens what all of them need."""
+
+    start: Callable[..., Awaitable[None]]
+    """What a stage does once the base is up; it gets the handles the builder bound. The replica serves when it returns."""
+
+    # Serve awaits an asynchronous constructor; Python's own type system knows no such thing.
+    async def __init__(self, context: StageContext, **peers: DeploymentHandle[Any]) -> None:  # type: ignore[misc]
+        settings = context.settings
+        if settings.mode == "development":
+            bind_replica_server("127.0.0.1")
+        configure_logging(settings.log)
+        self.settings = settings
+        self.metrics = ServeMetrics()
+        self._channel_secret = context.channel_secret
+        await self.start(**peers)
+
+    async def open_channel(self) -> ZeromqChannel:
+        """This replica's channel, listening."""
+        channel = ZeromqChannel(self.settings.channel, self._channel_secret)
+        await channel.start()
+        return channel
+
+
+def owner_of(channel: ZeromqChannel) -> Owner:
+    """This replica as the owner of turns."""
+    return Owner(replica_id=serve.get_replica_context().replica_tag, endpoint=channel.endpoint)

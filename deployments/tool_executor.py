@@ -1,0 +1,32 @@
+"""The tool executor stage."""
+
+from __future__ import annotations
+
+from ray import serve
+
+from deployments.shell import Shell
+from serve_app.domain.identity import Principal
+from serve_app.domain.tools import ToolCall, ToolResult, ToolServerState, ToolSet
+from serve_app.tools.connect import connect
+
+
+@serve.deployment(name="ToolExecutor")
+class ToolExecutorDeployment(Shell):
+    async def start(self) -> None:
+        self._tools = await connect(self.settings, self.metrics)
+
+    async def tools_for(self, principal: Principal) -> ToolSet:
+        return await self._tools.tools_for(principal)
+
+    async def call(
+        self, call: ToolCall, principal: Principal, deadline: float, idempotency_key: str, request_id: str
+    ) -> ToolResult:
+        return await self._tools.call(
+            call, principal, deadline=deadline, idempotency_key=idempotency_key, request_id=request_id
+        )
+
+    async def servers(self) -> list[ToolServerState]:
+        return await self._tools.servers()
+
+    async def __del__(self) -> None:
+        await self._tools.aclose()

@@ -1,0 +1,64 @@
+"""The turns stage: each replica owns the turns it runs."""
+
+from __future__ import annotations
+
+import msgspec
+from ray import serve
+
+from deployments.handles import (
+    CANCEL,
+    FOLLOW,
+    FollowRequest,
+    Handle,
+    RemoteFollower,
+    RemoteModels,
+    RemotePrompts,
+    RemoteTools,
+    remote_store,
+)
+from deployments.shell import Shell, owner_of
+from serve_app.channel.port import Address
+from serve_app.domain.ids import TurnKey
+from serve_app.turns.stage import TurnsStage
+
+
+@serve.deployment(name="Turns")
+class TurnsDeployment(Shell):
+    async def start(
+        self,
+        *,
+        store: Handle,
+        prompts: Handle,
+        models: Handle,
+        tools: Handle,
+    ) -> None:
+        self._channel = await self.open_channel()
+        self._stage = TurnsStage(
+            owner=owner_of(self._channel),
+            settings=self.settings,
+            store=remote_store(store, self._channel),
+            prompts=RemotePrompts(prompts),
+            models=RemoteModels(models, self._channel),
+            tools=RemoteTools(tools),
+            metrics=self.metrics,
+        )
+        self._channel.handle(FOLLOW, self._follow)
+        self._channel.handle(CANCEL, self._cancel)
+        self._stage.start()
+
+    async def run_turn(self, key: TurnKey, to: Address, after_seq: int) -> None:
+        """Runs an accepted turn to its end; ``to`` is shown its events on the channel."""
+        await self._stage.run_turn(key, RemoteFollower(self._channel, to), after_seq)
+
+    async def _follow(self, payload: bytes) -> bytes:
+        request = msgspec.msgpack.decode(payload, type=FollowRequest)
+        follower = RemoteFollower(self._channel, request.to)
+        return b"1" if self._stage.follow(request.turn_id, follower, request.after_seq) else b"0"
+
+    async def _cancel(self, payload: bytes) -> bytes:
+        self._stage.hint_cancel(payload.decode())
+        return b""
+
+    async def __del__(self) -> None:
+        await self._stage.stop()
+        await self._channel.stop()

@@ -1,0 +1,1 @@
+"""Who is asking: from a request's headers to a principal."""

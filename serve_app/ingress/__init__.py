@@ -1,0 +1,1 @@
+"""The edge: connections, identity, limits and encodings. It keeps nothing that a reconnect cannot rebuild."""

@@ -1,0 +1,273 @@
+"""The use cases of a chat, the same for every transport: open a session, send, resume, cancel.
+
+Routers and sockets decode and encode; what happens is here. An accepted turn goes on whatever becomes of its client, so
+accepting and starting run in a task of their own that a disconnect does not cancel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from serve_app.domain.conversation import Conversation
+from serve_app.domain.events import EventRecord, TurnStarted
+from serve_app.domain.identity import Principal
+from serve_app.domain.ids import CONVERSATION_ID, ConversationKey, TurnKey, new_id
+from serve_app.domain.prompts import PromptRequest
+from serve_app.domain.tools import ToolSet
+from serve_app.domain.turns import NewTurn, Query, Turn
+from serve_app.errors import InvalidInput, NotFound, NotPermitted, ParleyError, StageUnavailable
+from serve_app.ingress.catalog import CachedCatalog
+from serve_app.ingress.services import IngressServices
+from serve_app.ingress.tail import PAGE_RECORDS, TurnTail
+from serve_app.telemetry import logger
+from serve_app.turns.port import LiveTail
+
+HINT_TIMEOUT_S = 2.0
+
+_log = logger("ingress.chat")
+
+
+@dataclass(frozen=True)
+class Session:
+    """A client attached to a conversation, acting in the roles it asked for."""
+
+    principal: Principal
+    conversation: Conversation
+    tools: ToolSet
+    active_turn: Turn | None
+
+
+@dataclass(frozen=True)
+class Sent:
+    """An accepted input and the tail that shows its turn. ``model_id`` is what the turn will ask for, if known."""
+
+    turn: Turn
+    created: bool
+    tail: TurnTail
+    model_id: str | None
+
+
+class ChatService:
+    """One per Ingress replica. Every method raises ParleyError only."""
+
+    def __init__(self, services: IngressServices) -> None:
+        self._services = services
+        self._settings = services.settings
+        self.catalog = CachedCatalog(services.models)
+        self._starting: set[asyncio.Task[tuple[Turn, bool, LiveTail | None]]] = set()
+
+    async def open_session(self, principal: Principal, session_id: str | None = None, role: str | None = None) -> Session:
+        """Attaches to a conversation, made if need be, and renews the prompt kept with it where roles or tools changed.
+
+        Raises InvalidInput for an id no conversation can have.
+        """
+        acting = principal.narrowed_to(role.lower() if role is not None else None)
+        conversation, tools = await asyncio.gather(
+            self.ensure_conversation(acting, session_id), self._services.tools.tools_for(acting)
+        )
+        conversation = await self._keep_prompt(acting, conversation, tools)
+        return Session(
+            principal=acting, conversation=conversation, tools=tools, active_turn=await self._active_turn(conversation)
+        )
+
+    async def ensure_conversation(self, principal: Principal, conversation_id: str | None) -> Conversation:
+        """The caller's conversation of that id, made if there is none."""
+        chosen = new_id("c_") if conversation_id is None else conversation_id
+        if not CONVERSATION_ID.fullmatch(chosen):
+            raise InvalidInput("A conversation id is 1 to 64 letters, digits, _ or -.")
+        return await self._services.store.ensure_conversation(ConversationKey.of(principal, chosen))
+
+    async def send(
+        self,
+        principal: Principal,
+        conversation: Conversation,
+        query: Query,
+        *,
+        client_turn_id: str | None = None,
+        request_id: str = "",
+        title_wait_s: float = 0.0,
+        heartbeat_s: float | None = None,
+    ) -> Sent:
+        """Accepts an input and runs its turn; the tail shows it from event 1.
+
+        An input accepted before gives its turn again. ``title_wait_s`` counts for conversations without a title only.
+        Raises InvalidInput, NotPermitted for a tool, Conflict while another turn runs or for a reused
+        ``client_turn_id``. Where no Turns replica can be reached the turn stands, and is picked up later.
+        """
+        model_id = await self._check(principal, query)
+        now = time.time()
+        new_turn = NewTurn(
+            key=TurnKey.new(conversation.key),
+            principal=principal,
+            query=query,
+            created_at=datetime.fromtimestamp(now, UTC),
+            deadline=now + self._settings.turn.timeout_s,
+            client_turn_id=client_turn_id,
+            request_id=request_id,
+        )
+        # A fresh context, because a server may cancel what belongs to a request along with it.
+        start = asyncio.create_task(self._start(new_turn), context=contextvars.Context())
+        self._starting.add(start)
+        start.add_done_callback(self._starting.discard)
+        try:
+            turn, created, live = await asyncio.shield(start)
+        except asyncio.CancelledError:
+            start.add_done_callback(_let_go)
+            raise
+        tail = self._tail(
+            turn,
+            first=(first_record(turn),) if created else (),
+            live=live,
+            title_wait_s=self._title_wait(conversation, title_wait_s),
+            heartbeat_s=heartbeat_s,
+        )
+        return Sent(turn=turn, created=created, tail=tail, model_id=model_id)
+
+    async def resume(
+        self,
+        principal: Principal,
+        turn_id: str,
+        after_seq: int = 0,
+        *,
+        conversation: Conversation | None = None,
+        title_wait_s: float = 0.0,
+        heartbeat_s: float | None = None,
+    ) -> TurnTail:
+        """The caller's turn after ``after_seq``, then live. Raises NotFound, Gone, or InvalidInput for a future cursor."""
+        key = TurnKey.of(principal, turn_id)
+        page = await self._services.store.read_events(key, after_seq=after_seq, limit=PAGE_RECORDS)
+        if not page.records and after_seq > page.turn.last_seq:
+            raise InvalidInput("after_seq: the turn has no event of that number.")
+        return self._tail(
+            page.turn,
+            after_seq=after_seq,
+            first=page.records,
+            title_wait_s=self._title_wait(conversation, title_wait_s),
+            heartbeat_s=heartbeat_s,
+        )
+
+    async def cancel(self, principal: Principal, turn_id: str) -> Turn:
+        """Asks the turn to stop; one that has ended stays as it is. Raises NotFound."""
+        turn = await self._services.store.request_cancel(TurnKey.of(principal, turn_id))
+        if not turn.ended and turn.owner is not None:
+            try:
+                async with asyncio.timeout(HINT_TIMEOUT_S):
+                    await self._services.turns.hint_cancel(turn.key, turn.owner)
+            except (ParleyError, TimeoutError):
+                # Only a hint: the owner hears of it with its next append.
+                _log.info("cancel_hint_lost", turn_id=turn_id)
+        return turn
+
+    async def cancel_active(self, principal: Principal, conversation_id: str) -> Turn | None:
+        """Cancels the turn the conversation runs, if any. Raises NotFound."""
+        conversation = await self._services.store.get_conversation(ConversationKey.of(principal, conversation_id))
+        if conversation.active_turn_id is None:
+            return None
+        return await self.cancel(principal, conversation.active_turn_id)
+
+    async def _check(self, principal: Principal, query: Query) -> str | None:
+        if not query.content.strip():
+            raise InvalidInput("content: must not be empty.")
+        if len(query.content) > self._settings.limits.query_chars:
+            raise InvalidInput(f"content: must be at most {self._settings.limits.query_chars} characters long.")
+        if query.attachments:
+            raise InvalidInput("attachments: files are not supported yet.")
+        if query.tool_id is not None:
+            offered = await self._services.tools.tools_for(principal)
+            if not any(query.tool_id in {tool.name, tool.server} for tool in offered.tools):
+                raise NotPermitted(f"tool_id: you may not use {query.tool_id!r}, or it is not available.")
+        return await self.catalog.choose(query.model_id)
+
+    async def _start(self, new_turn: NewTurn) -> tuple[Turn, bool, LiveTail | None]:
+        accepted = await self._services.store.accept_turn(new_turn)
+        if not accepted.created:
+            return accepted.turn, False, None
+        try:
+            live = await self._services.turns.run(new_turn.key)
+        except StageUnavailable as error:
+            _log.warning("turn_not_started", turn_id=new_turn.key.turn_id, reason=error.message)
+            return accepted.turn, True, None
+        return accepted.turn, True, live
+
+    async def _keep_prompt(self, principal: Principal, conversation: Conversation, tools: ToolSet) -> Conversation:
+        """Makes the session's prompt at once, so that what cannot work is said before the first query."""
+        prompt = await self._services.prompts.build(
+            PromptRequest(
+                principal=principal,
+                query="",
+                tools=tools.tools,
+                prompt_name=self._settings.conversation.prompt,
+                kept=conversation.session_prompt,
+            )
+        )
+        if prompt.session_prompt == conversation.session_prompt:
+            return conversation
+        return await self._services.store.update_conversation(conversation.key, session_prompt=prompt.session_prompt)
+
+    async def _active_turn(self, conversation: Conversation) -> Turn | None:
+        if conversation.active_turn_id is None:
+            return None
+        try:
+            turn = await self._services.store.get_turn(
+                TurnKey(conversation=conversation.key, turn_id=conversation.active_turn_id)
+            )
+        except NotFound:
+            return None
+        return None if turn.ended else turn
+
+    def _title_wait(self, conversation: Conversation | None, title_wait_s: float) -> float:
+        untitled = conversation is not None and conversation.title is None
+        return title_wait_s if untitled and self._settings.conversation.titles else 0.0
+
+    def _tail(
+        self,
+        turn: Turn,
+        *,
+        after_seq: int = 0,
+        first: Sequence[EventRecord] = (),
+        live: LiveTail | None = None,
+        title_wait_s: float = 0.0,
+        heartbeat_s: float | None = None,
+    ) -> TurnTail:
+        return TurnTail(
+            self._services.store,
+            self._services.turns,
+            turn,
+            after_seq=after_seq,
+            first=first,
+            live=live,
+            title_wait_s=title_wait_s,
+            heartbeat_s=heartbeat_s,
+            max_items=self._settings.limits.tail_items,
+        )
+
+
+def first_record(turn: Turn) -> EventRecord:
+    """Event 1 of a turn, as the store writes it when it accepts the turn: known without reading it."""
+    return EventRecord.of(
+        TurnStarted(
+            turn_id=turn.key.turn_id,
+            seq=1,
+            message_id=turn.key.assistant_message_id,
+            client_turn_id=turn.client_turn_id,
+        )
+    )
+
+
+def _let_go(start: asyncio.Task[tuple[Turn, bool, LiveTail | None]]) -> None:
+    """Closes the tail of a turn whose client left while it was being started."""
+    if start.cancelled() or start.exception() is not None:
+        return
+    live = start.result()[2]
+    if live is not None:
+        closing = asyncio.ensure_future(live.aclose())
+        _CLOSING.add(closing)
+        closing.add_done_callback(_CLOSING.discard)
+
+
+_CLOSING: set[asyncio.Future[None]] = set()

@@ -1,0 +1,125 @@
+"""The prompt builder itself, in the process of its caller. Order of a prompt: system → history → user."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime
+
+from serve_app.domain.generation import ModelMessage
+from serve_app.domain.identity import Principal
+from serve_app.domain.prompts import Prompt, PromptRequest
+from serve_app.errors import NotFound
+from serve_app.prompting.library import PromptLibrary
+from serve_app.prompting.session import session_prompt
+from serve_app.prompting.template import PromptTemplate
+from serve_app.prompting.tokens import PRIMING_TOKENS, TokenCounter, message_tokens, shortened
+from serve_app.prompting.window import fit
+
+TITLE_PROMPT = "title"
+MAX_TITLE_CONTENT_TOKENS = 500
+"""A title needs the beginning of a message only."""
+
+_NOBODY = Principal(tenant_id="", user_id="")
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class LocalPromptBuilder:
+    """Implements ``PromptBuilder``.
+
+    ``clock`` gives the current time; the date in prompts is that of UTC, wherever users are. ``server_descriptions`` are
+    the operator's, by tool server; a change of them renews the prompts that were made from them.
+    """
+
+    def __init__(
+        self,
+        library: PromptLibrary,
+        counter: TokenCounter,
+        *,
+        default_prompt: str = "assistant",
+        history_messages: int = 16,
+        clock: Callable[[], datetime] = _utc_now,
+        server_descriptions: Mapping[str, str] | None = None,
+    ) -> None:
+        self._library = library
+        self._counter = counter
+        self._default_prompt = default_prompt
+        self._history_messages = history_messages
+        self._clock = clock
+        self._server_descriptions = dict(server_descriptions or {})
+        self._loaded = False
+
+    async def load(self) -> None:
+        """Loads the tokenizer; without this the first prompt waits for it."""
+        if not self._loaded:
+            # In a thread, so that what else runs in this process goes on meanwhile.
+            await asyncio.to_thread(self._counter.load)
+            self._loaded = True
+
+    async def build(self, request: PromptRequest) -> Prompt:
+        await self.load()
+        template = self._choose(request)
+        session = session_prompt(
+            template,
+            request.principal,
+            request.tools,
+            self._today(),
+            server_descriptions=self._server_descriptions,
+            kept=request.kept,
+        )
+        window = fit(
+            self._counter,
+            system=session.text,
+            history=request.history,
+            query=request.query,
+            tools=request.tools,
+            history_messages=self._history_messages,
+            context_tokens=request.context_tokens,
+            max_output_tokens=template.settings.max_output_tokens,
+        )
+        return Prompt(
+            messages=window.messages,
+            session_prompt=session,
+            settings=template.settings,
+            model_id=template.model_id,
+            input_tokens=window.input_tokens,
+            dropped_messages=window.dropped_messages,
+        )
+
+    async def title(self, content: str) -> Prompt:
+        await self.load()
+        template = self._library.own(TITLE_PROMPT)
+        session = session_prompt(template, _NOBODY, (), self._today(), server_descriptions={})
+        messages = (
+            ModelMessage(role="system", content=session.text),
+            ModelMessage(role="user", content=shortened(self._counter, content, MAX_TITLE_CONTENT_TOKENS, " …")),
+        )
+        return Prompt(
+            messages=messages,
+            session_prompt=session,
+            settings=template.settings,
+            model_id=template.model_id,
+            input_tokens=PRIMING_TOKENS + sum(message_tokens(self._counter, message) for message in messages),
+        )
+
+    def problems(self) -> list[str]:
+        """A sentence for each prompt file that cannot be used now; their last good versions are in use."""
+        return self._library.problems()
+
+    def _choose(self, request: PromptRequest) -> PromptTemplate:
+        roles = request.principal.roles
+        if request.prompt_name is not None:
+            return self._library.find(request.prompt_name, roles)
+        if request.kept is not None:
+            try:
+                return self._library.find(request.kept.name, roles)
+            except NotFound:
+                # The conversation outlives its prompt: removed, or no longer this user's to use.
+                pass
+        return self._library.find(self._default_prompt, roles)
+
+    def _today(self) -> date:
+        return self._clock().astimezone(UTC).date()

@@ -1,0 +1,390 @@
+"""The store in memory: for tests and for runs that keep nothing. One event loop, no awaits inside, hence no locks.
+
+Written for being plainly right, so that the contract suite can hold the embedded store against it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from msgspec.structs import replace
+
+from serve_app.domain.conversation import Conversation, Message, Page, Reaction, SessionPrompt
+from serve_app.domain.events import EventRecord
+from serve_app.domain.identity import Principal
+from serve_app.domain.ids import ConversationKey, TurnKey
+from serve_app.domain.turns import (
+    AcceptedTurn,
+    AppendReply,
+    AppendTurn,
+    EventPage,
+    FinishTurn,
+    NewTurn,
+    Owner,
+    StepRecord,
+    Turn,
+    TurnClaim,
+)
+from serve_app.domain.usage import Usage
+from serve_app.errors import NotFound
+from serve_app.storage.pages import (
+    MAX_EVENTS,
+    PAGE_BYTES,
+    ConversationCursor,
+    MessageCursor,
+    bounded_limit,
+    conversation_cursor,
+    encode_cursor,
+    message_cursor,
+)
+from serve_app.storage.port import MAX_PAGE
+from serve_app.storage.rules import (
+    UNCLAIMED_S,
+    MisfitError,
+    busy_conversation,
+    datetime_of,
+    first_event,
+    fresh_records,
+    lease_held,
+    log_gone,
+    no_conversation,
+    no_message,
+    no_turn,
+    other_query,
+    stale_etag,
+    to_us,
+    turn_ended,
+    user_message,
+)
+from serve_app.telemetry import logger
+
+
+class _Turn:
+    """A turn, its log, and the lease that is nobody else's business."""
+
+    def __init__(self, turn: Turn, message_position: int, lease_until: float) -> None:
+        self.turn = turn
+        self.message_position = message_position
+        self.lease_until = lease_until
+        self.finished_at_s = 0.0
+        self.records: list[EventRecord] | None = []
+
+
+class _Conversation:
+    def __init__(self, head: Conversation, order: int) -> None:
+        self.head = head
+        self.order = order
+        self.messages: list[Message] = []
+        self.turns: dict[str, _Turn] = {}
+
+
+class MemoryStore:
+    """The store port on dictionaries. ``clock`` gives Unix seconds."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._conversations: dict[ConversationKey, _Conversation] = {}
+        self._orders = itertools.count(1)
+        self._versions = itertools.count(1)
+
+    # Conversations
+
+    async def ensure_conversation(self, key: ConversationKey) -> Conversation:
+        kept = self._conversations.get(key)
+        if kept is None:
+            at = datetime_of(to_us(self._clock()))
+            kept = _Conversation(Conversation(key=key, created_at=at, updated_at=at), next(self._orders))
+            self._conversations[key] = kept
+            self._change(kept, kept.head)
+        return kept.head
+
+    async def get_conversation(self, key: ConversationKey) -> Conversation:
+        return self._conversation(key).head
+
+    async def list_conversations(
+        self, principal: Principal, *, archived: bool = False, cursor: str | None = None, limit: int = 50
+    ) -> Page[Conversation]:
+        after = conversation_cursor(cursor, archived=archived)
+        limit = bounded_limit(limit)
+
+        def place(kept: _Conversation) -> tuple[int, int]:
+            return to_us(kept.head.updated_at.timestamp()), kept.order
+
+        found = [kept for kept in self._of(principal) if kept.head.archived == archived]
+        if after is not None:
+            found = [kept for kept in found if place(kept) < (after.updated_us, after.order)]
+        found.sort(key=place, reverse=True)
+        more = None
+        if len(found) > limit:
+            updated_us, order = place(found[limit - 1])
+            more = encode_cursor(ConversationCursor(archived=archived, updated_us=updated_us, order=order))
+        return Page(items=tuple(replace(kept.head, session_prompt=None) for kept in found[:limit]), next_cursor=more)
+
+    async def update_conversation(
+        self,
+        key: ConversationKey,
+        *,
+        title: str | None = None,
+        archived: bool | None = None,
+        session_prompt: SessionPrompt | None = None,
+        if_untitled: bool = False,
+        if_match: str | None = None,
+    ) -> Conversation:
+        kept = self._conversation(key)
+        head = kept.head
+        if if_match is not None and if_match != head.etag:
+            raise stale_etag()
+        if title is None or (if_untitled and head.title is not None):
+            title = head.title
+        changed = replace(
+            head,
+            title=title,
+            archived=head.archived if archived is None else archived,
+            session_prompt=session_prompt or head.session_prompt,
+        )
+        if changed != head:
+            self._change(kept, changed)
+        return kept.head
+
+    async def delete_conversation(self, key: ConversationKey) -> None:
+        self._conversation(key)
+        del self._conversations[key]
+
+    async def archive_all(self, principal: Principal) -> int:
+        found = [kept for kept in self._of(principal) if not kept.head.archived]
+        for kept in found:
+            self._change(kept, replace(kept.head, archived=True))
+        return len(found)
+
+    async def delete_all(self, principal: Principal) -> int:
+        found = [kept.head.key for kept in self._of(principal)]
+        for key in found:
+            del self._conversations[key]
+        return len(found)
+
+    async def list_messages(
+        self, key: ConversationKey, *, cursor: str | None = None, limit: int = 50, descending: bool = False
+    ) -> Page[Message]:
+        after = message_cursor(cursor, descending=descending)
+        limit = bounded_limit(limit)
+        messages = list(self._conversation(key).messages)
+        if descending:
+            messages.reverse()
+        if after is not None:
+            messages = [
+                m for m in messages if (m.position < after.position) == descending and m.position != after.position
+            ]
+        more = None
+        if len(messages) > limit:
+            more = encode_cursor(MessageCursor(descending=descending, position=messages[limit - 1].position))
+        return Page(items=tuple(messages[:limit]), next_cursor=more)
+
+    async def set_reaction(self, key: ConversationKey, message_id: str, reaction: Reaction | None) -> Message:
+        messages = self._conversation(key).messages
+        for index, message in enumerate(messages):
+            if message.message_id == message_id:
+                messages[index] = replace(message, reaction=reaction)
+                return messages[index]
+        raise no_message()
+
+    # The turn log
+
+    async def accept_turn(self, turn: NewTurn) -> AcceptedTurn:
+        kept = self._conversation(turn.key.conversation)
+        for earlier in kept.turns.values():
+            same_input = turn.client_turn_id is not None and earlier.turn.client_turn_id == turn.client_turn_id
+            if same_input or earlier.turn.key == turn.key:
+                if earlier.turn.query != turn.query:
+                    raise other_query()
+                return AcceptedTurn(turn=earlier.turn, created=False)
+        if kept.head.active_turn_id is not None:
+            raise busy_conversation()
+        now = self._clock()
+        accepted = Turn(
+            key=turn.key,
+            principal=turn.principal,
+            query=turn.query,
+            created_at=turn.created_at,
+            deadline=turn.deadline,
+            client_turn_id=turn.client_turn_id,
+            request_id=turn.request_id,
+            last_seq=1,
+        )
+        self._add_message(kept, user_message(turn, 0), now, active_turn_id=turn.key.turn_id)
+        held = _Turn(accepted, len(kept.messages), now + UNCLAIMED_S)
+        held.records = [first_event(turn)]
+        kept.turns[turn.key.turn_id] = held
+        return AcceptedTurn(turn=accepted, created=True)
+
+    async def claim_turn(self, key: TurnKey, owner: Owner, *, lease_s: float, history_limit: int) -> TurnClaim:
+        held = self._turn(key)
+        now = self._clock()
+        turn = held.turn
+        if turn.ended:
+            raise turn_ended(key)
+        if turn.owner is not None and turn.owner.replica_id != owner.replica_id and held.lease_until > now:
+            raise lease_held(key)
+        held.turn = replace(turn, state="running", epoch=turn.epoch + 1, attempts=turn.attempts + 1, owner=owner)
+        held.lease_until = now + lease_s
+        kept = self._conversation(key.conversation)
+        before = kept.messages[: held.message_position - 1]
+        history = before[max(0, len(before) - min(history_limit, MAX_PAGE)) :]
+        return TurnClaim(turn=held.turn, conversation=kept.head, history=tuple(history))
+
+    async def append(self, batch: Sequence[AppendTurn]) -> list[AppendReply]:
+        replies = []
+        for share in batch:
+            try:
+                replies.append(self._append(share))
+            except MisfitError as error:
+                _log.error("append refused", turn_id=share.key.turn_id, epoch=share.epoch, reason=str(error))
+                replies.append(AppendReply(turn_id=share.key.turn_id, status="lost"))
+        return replies
+
+    def _append(self, share: AppendTurn) -> AppendReply:
+        lost = AppendReply(turn_id=share.key.turn_id, status="lost")
+        try:
+            held = self._turn(share.key)
+        except NotFound:
+            return lost
+        turn = held.turn
+        if turn.epoch != share.epoch:
+            return lost
+        fresh = fresh_records(share, turn.last_seq)
+        repeated = share.records[: len(share.records) - len(fresh)]
+        if repeated:
+            first = repeated[0].seq - 1
+            if held.records is None or held.records[first : first + len(repeated)] != list(repeated):
+                raise MisfitError("records differ from those the log has")
+        if not turn.ended:
+            self._write(held, share, fresh)
+        elif fresh or not share.records:
+            return lost
+        return AppendReply(
+            turn_id=share.key.turn_id,
+            status="ok",
+            last_seq=held.turn.last_seq,
+            cancel_requested=held.turn.cancel_requested,
+        )
+
+    def _write(self, held: _Turn, share: AppendTurn, fresh: Sequence[EventRecord]) -> None:
+        turn = held.turn
+        now = self._clock()
+        if share.step is not None:
+            turn = _with_step(turn, share.step)  # refuses before anything is written
+        if held.records is not None:
+            held.records.extend(fresh)
+        held.turn = replace(turn, last_seq=turn.last_seq + len(fresh))
+        held.lease_until = now + share.lease_s
+        kept = self._conversation(share.key.conversation)
+        if share.session_prompt is not None and share.session_prompt != kept.head.session_prompt:
+            self._change(kept, replace(kept.head, session_prompt=share.session_prompt))
+        if share.finish is not None:
+            self._finish(kept, held, share.finish, now)
+
+    def _finish(self, kept: _Conversation, held: _Turn, finish: FinishTurn, now: float) -> None:
+        held.turn = replace(
+            held.turn,
+            state=finish.state,
+            usage=finish.usage,
+            timings_ms=dict(finish.timings_ms),
+            finished_at=datetime_of(to_us(now)),
+        )
+        held.finished_at_s = now
+        self._add_message(kept, finish.message, now, active_turn_id=None)
+
+    async def get_turn(self, key: TurnKey) -> Turn:
+        return self._turn(key).turn
+
+    async def read_events(self, key: TurnKey, *, after_seq: int = 0, limit: int = 1000) -> EventPage:
+        limit = bounded_limit(limit, MAX_EVENTS)
+        held = self._turn(key)
+        if held.records is None:
+            raise log_gone()
+        records: list[EventRecord] = []
+        size = 0
+        for record in held.records[max(0, after_seq) :][:limit]:
+            size += len(record.body)
+            if records and size > PAGE_BYTES:
+                break
+            records.append(record)
+        return EventPage(turn=held.turn, records=tuple(records))
+
+    async def request_cancel(self, key: TurnKey) -> Turn:
+        held = self._turn(key)
+        if not held.turn.ended:
+            held.turn = replace(held.turn, cancel_requested=True)
+        return held.turn
+
+    async def find_abandoned_turns(self, *, limit: int = 100) -> list[TurnKey]:
+        now = self._clock()
+        found = [held for held in self._turns() if not held.turn.ended and held.lease_until <= now]
+        found.sort(key=lambda held: held.lease_until)
+        return [held.turn.key for held in found[: min(limit, MAX_EVENTS)]]
+
+    # Health and upkeep
+
+    async def check(self) -> None:
+        """Memory is always there."""
+
+    async def prune_events(self, *, older_than_s: float, limit: int = 1000) -> int:
+        before = self._clock() - older_than_s
+        found = [held for held in self._turns() if held.turn.ended and held.records is not None]
+        due = sorted((held for held in found if held.finished_at_s <= before), key=lambda held: held.finished_at_s)
+        for held in due[:limit]:
+            held.records = None
+        return len(due[:limit])
+
+    async def close(self) -> None:
+        """Keeps what it has: a test may still look at it."""
+
+    def _conversation(self, key: ConversationKey) -> _Conversation:
+        kept = self._conversations.get(key)
+        if kept is None:
+            raise no_conversation()
+        return kept
+
+    def _turn(self, key: TurnKey) -> _Turn:
+        kept = self._conversations.get(key.conversation)
+        held = None if kept is None else kept.turns.get(key.turn_id)
+        if held is None:
+            raise no_turn()
+        return held
+
+    def _turns(self) -> Iterator[_Turn]:
+        for kept in self._conversations.values():
+            yield from kept.turns.values()
+
+    def _of(self, principal: Principal) -> list[_Conversation]:
+        owner = (principal.tenant_id, principal.user_id)
+        return [kept for key, kept in self._conversations.items() if (key.tenant_id, key.user_id) == owner]
+
+    def _change(self, kept: _Conversation, head: Conversation) -> None:
+        kept.head = replace(head, etag=f"{next(self._versions):x}")
+
+    def _add_message(self, kept: _Conversation, message: Message, now: float, *, active_turn_id: str | None) -> None:
+        position = len(kept.messages) + 1
+        kept.messages.append(replace(message, position=position))
+        head = replace(
+            kept.head, message_count=position, active_turn_id=active_turn_id, updated_at=datetime_of(to_us(now))
+        )
+        self._change(kept, head)
+
+
+def _with_step(turn: Turn, step: StepRecord) -> Turn:
+    """The turn with a checkpoint more or anew, its attempts given back. A repeated checkpoint changes nothing.
+
+    Raises MisfitError where a later step has been kept.
+    """
+    if turn.steps and turn.steps[-1].step > step.step:
+        raise MisfitError(f"step {step.step} came after step {turn.steps[-1].step}")
+    if turn.steps and turn.steps[-1] == step:
+        return turn
+    earlier = tuple(kept for kept in turn.steps if kept.step != step.step)
+    steps = (*earlier, step)
+    return replace(turn, steps=steps, usage=sum((kept.usage for kept in steps), Usage()), attempts=0)
+
+
+_log = logger("storage")

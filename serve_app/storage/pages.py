@@ -1,0 +1,89 @@
+"""Pages of a listing: their size, and the opaque cursors that lead from one to the next.
+
+A cursor is the sort key of the last item shown (keyset paging), so a page costs the same wherever it lies and an item
+that arrives meanwhile moves nothing. It holds no secret: every listing is filtered by its owner whatever the cursor says.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from serve_app.errors import InvalidInput
+from serve_app.storage.port import MAX_PAGE
+
+MAX_EVENTS = MAX_PAGE * 10
+"""Most records of one ``read_events``."""
+
+PAGE_BYTES = 4 * 1024 * 1024
+"""A page ends early once its bodies exceed this, so that it fits the messages between processes. One item always fits."""
+
+_Number = Annotated[int, Meta(ge=0, le=2**62)]
+
+
+class ConversationCursor(Struct, frozen=True, array_like=True, tag="c"):
+    """Behind the conversation with this activity (Unix microseconds) and, among equals, this order of creation."""
+
+    archived: bool
+    updated_us: _Number
+    order: _Number
+
+
+class MessageCursor(Struct, frozen=True, array_like=True, tag="m"):
+    """Behind the message at this position, going up or down."""
+
+    descending: bool
+    position: _Number
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER: msgspec.msgpack.Decoder[ConversationCursor | MessageCursor] = msgspec.msgpack.Decoder(
+    ConversationCursor | MessageCursor
+)
+
+
+def encode_cursor(cursor: ConversationCursor | MessageCursor) -> str:
+    return base64.urlsafe_b64encode(_ENCODER.encode(cursor)).decode("ascii").rstrip("=")
+
+
+def conversation_cursor(text: str | None, *, archived: bool) -> ConversationCursor | None:
+    """Raises InvalidInput for a cursor that no listing of this kind made."""
+    cursor = _decode(text)
+    if cursor is None:
+        return None
+    if not isinstance(cursor, ConversationCursor) or cursor.archived != archived:
+        raise _invalid_cursor()
+    return cursor
+
+
+def message_cursor(text: str | None, *, descending: bool) -> MessageCursor | None:
+    """Raises InvalidInput for a cursor that no listing in this direction made."""
+    cursor = _decode(text)
+    if cursor is None:
+        return None
+    if not isinstance(cursor, MessageCursor) or cursor.descending != descending:
+        raise _invalid_cursor()
+    return cursor
+
+
+def bounded_limit(limit: int, most: int = MAX_PAGE) -> int:
+    """At most ``most``. Raises InvalidInput below one."""
+    if limit < 1:
+        raise InvalidInput("The limit of a page must be at least 1.")
+    return min(limit, most)
+
+
+def _decode(text: str | None) -> ConversationCursor | MessageCursor | None:
+    if text is None:
+        return None
+    try:
+        return _DECODER.decode(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
+    except (ValueError, msgspec.DecodeError) as error:
+        raise _invalid_cursor() from error
+
+
+def _invalid_cursor() -> InvalidInput:
+    return InvalidInput("The cursor is not one this listing gave; start again without it.")

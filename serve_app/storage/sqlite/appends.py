@@ -1,0 +1,149 @@
+"""The SQL of an append: the hot path of the whole program, once per flush for all turns of a replica.
+
+A turn's plain share is three statements: find it, insert its records, move its head. Each turn has its own savepoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import apsw
+import msgspec
+
+from serve_app.domain.turns import AppendReply, AppendTurn, FinishTurn
+from serve_app.storage.rules import MisfitError, fresh_records, to_us
+from serve_app.storage.sqlite import conversations
+from serve_app.storage.sqlite.turns import ENCODER, EVENT_COLUMNS, OF_CONVERSATION, Outcome
+from serve_app.telemetry import logger
+
+_FIND = (
+    "SELECT t.id, t.conversation, t.epoch, t.last_seq, t.finished_us, t.cancel_requested "
+    f"FROM turn t WHERE {OF_CONVERSATION} AND t.turn_id = ?"
+)
+_INSERT = f"INSERT INTO event ({EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants only
+_MOVE = "UPDATE turn SET last_seq = ?, lease_until = ? WHERE id = ?"
+
+
+def append(connection: apsw.Connection, now: float, batch: Sequence[AppendTurn]) -> list[AppendReply]:
+    """One reply per share, in order.
+
+    What is wrong with one share (a misfit, values that cannot be stored) refuses that share as lost and is logged; what
+    is wrong with the store (disk, locks) fails the whole batch, so that it can be sent again.
+    """
+    replies: list[AppendReply] = []
+    for share in batch:
+        connection.execute("SAVEPOINT share")
+        try:
+            reply = _append(connection, now, share)
+        except Exception as error:
+            if isinstance(error, apsw.Error) and not isinstance(error, apsw.ConstraintError | apsw.TooBigError):
+                raise
+            connection.execute("ROLLBACK TO share")
+            reply = AppendReply(turn_id=share.key.turn_id, status="lost")
+            _log.error(
+                "append refused",
+                turn_id=share.key.turn_id,
+                epoch=share.epoch,
+                reason=str(error),
+                exc_info=not isinstance(error, MisfitError),
+            )
+        connection.execute("RELEASE share")
+        replies.append(reply)
+    return replies
+
+
+def _append(connection: apsw.Connection, now: float, share: AppendTurn) -> AppendReply:
+    turn_id = share.key.turn_id
+    at = share.key.conversation
+    found: Any = connection.execute(_FIND, (at.tenant_id, at.user_id, at.conversation_id, turn_id)).fetchone()
+    if found is None or found[2] != share.epoch:
+        return AppendReply(turn_id=turn_id, status="lost")
+    turn, conversation, epoch, last_seq, finished_us, cancel_requested = found
+    fresh = fresh_records(share, last_seq)
+    if len(fresh) < len(share.records):
+        _compare(connection, turn, share, len(share.records) - len(fresh))
+    if finished_us is not None:
+        # Only the repetition of what ended it, or led to that, can come from the epoch that ended it.
+        if fresh or not share.records:
+            return AppendReply(turn_id=turn_id, status="lost")
+        return AppendReply(turn_id=turn_id, status="ok", last_seq=last_seq, cancel_requested=bool(cancel_requested))
+    if fresh:
+        last_seq = fresh[-1].seq
+        connection.executemany(
+            _INSERT,
+            [(turn, record.seq, epoch, record.step, record.attempt, record.terminal, record.body) for record in fresh],
+        )
+    connection.execute(_MOVE, (last_seq, now + share.lease_s, turn))
+    if share.step is not None:
+        _checkpoint(connection, turn, share.step.step, ENCODER.encode(share.step))
+    if share.session_prompt is not None and conversations.put_session_prompt(
+        connection, conversation, share.session_prompt
+    ):
+        conversations.touch(connection, conversation)
+    if share.finish is not None:
+        _finish(connection, now, turn, conversation, share, share.finish)
+    return AppendReply(turn_id=turn_id, status="ok", last_seq=last_seq, cancel_requested=bool(cancel_requested))
+
+
+def _compare(connection: apsw.Connection, turn: int, share: AppendTurn, count: int) -> None:
+    """The first ``count`` records must be, to the byte, what the log has."""
+    records = share.records[:count]
+    stored = connection.execute(
+        "SELECT seq, step, attempt, terminal, body FROM event WHERE turn = ? AND seq BETWEEN ? AND ? ORDER BY seq",
+        (turn, records[0].seq, records[-1].seq),
+    ).fetchall()
+    given = [(record.seq, record.step, record.attempt, int(record.terminal), record.body) for record in records]
+    if stored != given:
+        raise MisfitError(f"records {records[0].seq} to {records[-1].seq} differ from those the log has")
+
+
+def _checkpoint(connection: apsw.Connection, turn: int, step: int, body: bytes) -> None:
+    """Keeps a step's record, in place of an earlier one, and gives the next step its attempts back.
+
+    A repeated checkpoint changes nothing. Raises MisfitError where a later step has been kept.
+    """
+    newest: Any = connection.execute("SELECT max(step) FROM turn_step WHERE turn = ?", (turn,)).fetchone()
+    if newest[0] is not None and newest[0] > step:
+        raise MisfitError(f"step {step} came after step {newest[0]}")
+    connection.execute(
+        "INSERT INTO turn_step (turn, step, body) VALUES (?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET body = excluded.body WHERE body != excluded.body",
+        (turn, step, body),
+    )
+    if connection.changes():
+        connection.execute("UPDATE turn SET attempts = 0 WHERE id = ?", (turn,))
+
+
+def _finish(
+    connection: apsw.Connection, now: float, turn: int, conversation: int, share: AppendTurn, finish: FinishTurn
+) -> None:
+    head: Any = connection.execute("SELECT message_count FROM conversation WHERE id = ?", (conversation,)).fetchone()
+    position = head[0] + 1
+    conversations.insert_message(connection, conversation, msgspec.structs.replace(finish.message, position=position))
+    connection.execute(
+        "UPDATE turn SET state = ?, finished_us = ?, outcome = ? WHERE id = ?",
+        (finish.state, to_us(now), ENCODER.encode(Outcome(finish.usage, finish.timings_ms)), turn),
+    )
+    connection.execute(
+        "UPDATE conversation SET message_count = ?, active_turn_id = NULL, updated_us = ?, version = version + 1 WHERE id = ?",
+        (position, to_us(now), conversation),
+    )
+    at = share.key.conversation
+    connection.execute(
+        "INSERT INTO usage (tenant_id, user_id, conversation_id, turn_id, model_id, input_tokens, output_tokens, at_us) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            at.tenant_id,
+            at.user_id,
+            at.conversation_id,
+            share.key.turn_id,
+            finish.model_id,
+            finish.usage.input_tokens,
+            finish.usage.output_tokens,
+            to_us(now),
+        ),
+    )
+
+
+_log = logger("storage")

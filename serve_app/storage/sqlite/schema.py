@@ -1,0 +1,143 @@
+"""Tables, and how a file of an older version becomes one of this version.
+
+Rules the layout keeps:
+
+- A conversation is known inside by a small integer, so that event rows stay small. It is never used twice
+  (AUTOINCREMENT): what a removal has not yet cleared away can never show up under a newer conversation.
+- A removed conversation loses its owner and id at once, which hides it and all that hangs on it; its rows go in pieces.
+- What every append rewrites (``turn``) is apart from what is large and written once (``turn_input``, ``turn_step``,
+  ``session_prompt``): SQLite rewrites whole rows.
+- ``*_us`` are Unix microseconds; ``lease_until`` is in Unix seconds. Bodies are JSON of the domain's structs.
+- ``usage`` outlives its conversation: it is what was consumed.
+"""
+
+from __future__ import annotations
+
+import apsw
+
+from serve_app.errors import ConfigError
+
+_VERSION_1 = """
+CREATE TABLE conversation (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id TEXT,
+  user_id TEXT,
+  conversation_id TEXT,
+  title TEXT,
+  archived INTEGER NOT NULL DEFAULT 0,
+  message_count INTEGER NOT NULL DEFAULT 0,
+  active_turn_id TEXT,
+  version INTEGER NOT NULL DEFAULT 1,
+  created_us INTEGER NOT NULL,
+  updated_us INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX conversation_key ON conversation (tenant_id, user_id, conversation_id);
+CREATE INDEX conversation_recent ON conversation (tenant_id, user_id, archived, updated_us, id);
+CREATE INDEX conversation_removed ON conversation (id) WHERE tenant_id IS NULL;
+
+CREATE TABLE session_prompt (
+  conversation INTEGER PRIMARY KEY REFERENCES conversation,
+  body BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE message (
+  id INTEGER PRIMARY KEY,
+  conversation INTEGER NOT NULL REFERENCES conversation,
+  position INTEGER NOT NULL,
+  message_id TEXT NOT NULL,
+  reaction TEXT,
+  body BLOB NOT NULL,
+  UNIQUE (conversation, position),
+  UNIQUE (conversation, message_id)
+) STRICT;
+
+CREATE TABLE turn (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  conversation INTEGER NOT NULL REFERENCES conversation,
+  turn_id TEXT NOT NULL,
+  client_turn_id TEXT,
+  message_position INTEGER NOT NULL,
+  state TEXT NOT NULL,
+  epoch INTEGER NOT NULL,
+  last_seq INTEGER NOT NULL,
+  attempts INTEGER NOT NULL,
+  owner_id TEXT,
+  owner_endpoint TEXT,
+  lease_until REAL NOT NULL,
+  cancel_requested INTEGER NOT NULL,
+  finished_us INTEGER,
+  pruned INTEGER NOT NULL,
+  outcome BLOB,
+  UNIQUE (conversation, turn_id)
+) STRICT;
+CREATE UNIQUE INDEX turn_client ON turn (conversation, client_turn_id) WHERE client_turn_id IS NOT NULL;
+CREATE INDEX turn_open ON turn (id) WHERE finished_us IS NULL;
+CREATE INDEX turn_prunable ON turn (finished_us) WHERE finished_us IS NOT NULL AND pruned = 0;
+
+CREATE TABLE turn_input (
+  turn INTEGER PRIMARY KEY REFERENCES turn,
+  body BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE turn_step (
+  turn INTEGER NOT NULL REFERENCES turn,
+  step INTEGER NOT NULL,
+  body BLOB NOT NULL,
+  PRIMARY KEY (turn, step)
+) STRICT;
+
+CREATE TABLE event (
+  turn INTEGER NOT NULL REFERENCES turn,
+  seq INTEGER NOT NULL,
+  epoch INTEGER NOT NULL,
+  step INTEGER NOT NULL,
+  attempt INTEGER NOT NULL,
+  terminal INTEGER NOT NULL,
+  body BLOB NOT NULL,
+  PRIMARY KEY (turn, seq)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE usage (
+  id INTEGER PRIMARY KEY,
+  tenant_id TEXT NOT NULL,
+  user_id TEXT NOT NULL,
+  conversation_id TEXT NOT NULL,
+  turn_id TEXT NOT NULL,
+  model_id TEXT,
+  input_tokens INTEGER NOT NULL,
+  output_tokens INTEGER NOT NULL,
+  at_us INTEGER NOT NULL
+) STRICT;
+CREATE INDEX usage_by_tenant ON usage (tenant_id, at_us);
+
+CREATE TABLE health (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  checked_us INTEGER NOT NULL
+) STRICT;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_VERSION_1,)
+"""``MIGRATIONS[n]`` takes a file from version n to n + 1. Never edited once released; only added to."""
+
+
+def migrate(connection: apsw.Connection, migrations: tuple[str, ...] = MIGRATIONS) -> int:
+    """Brings the file to the newest version, one transaction per version; returns how many were applied.
+
+    Raises ConfigError for a file that a newer program has written.
+    """
+    found = int(connection.pragma("user_version"))
+    if found > len(migrations):
+        raise ConfigError(
+            f"The database {connection.filename} was written by a newer version of Parley (format {found}, this one "
+            f"knows {len(migrations)}); run that version, or set PARLEY_DATA_DIR to another folder."
+        )
+    for version in range(found, len(migrations)):
+        connection.execute("BEGIN EXCLUSIVE")
+        try:
+            connection.execute(migrations[version])
+            connection.pragma("user_version", version + 1)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+    return len(migrations) - found

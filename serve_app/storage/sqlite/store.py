@@ -1,0 +1,206 @@
+"""The embedded store put together: which SQL runs on the writer, which on a reader."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from serve_app.domain.conversation import Conversation, Message, Page, Reaction, SessionPrompt
+from serve_app.domain.identity import Principal
+from serve_app.domain.ids import ConversationKey, TurnKey
+from serve_app.domain.turns import AcceptedTurn, AppendReply, AppendTurn, EventPage, NewTurn, Owner, Turn, TurnClaim
+from serve_app.settings import StoreSettings
+from serve_app.storage.pages import MAX_EVENTS, bounded_limit, conversation_cursor, message_cursor
+from serve_app.storage.port import MAX_PAGE
+from serve_app.storage.rules import to_us
+from serve_app.storage.sqlite import appends, conversations, removals, turns
+from serve_app.storage.sqlite.connection import open_writer
+from serve_app.storage.sqlite.folder import DATABASE, FolderLock, unusable
+from serve_app.storage.sqlite.reader import Readers
+from serve_app.storage.sqlite.writer import Clock, Writer
+
+LOCK_WAIT_S = 15.0
+"""How long a replica waits for its predecessor to let go of the folder."""
+
+
+class SqliteStore:
+    """The store port on one SQLite file. Made by :meth:`open`, let go by :meth:`close`."""
+
+    def __init__(self, writer: Writer, readers: Readers, lock: FolderLock, clock: Clock) -> None:
+        self._writer = writer
+        self._readers = readers
+        self._lock = lock
+        self._clock = clock
+
+    @classmethod
+    async def open(
+        cls,
+        folder: Path,
+        limits: StoreSettings | None = None,
+        *,
+        clock: Clock = time.time,
+        lock_wait_s: float = LOCK_WAIT_S,
+    ) -> SqliteStore:
+        """Opens ``folder/parley.db``, making both if need be, and holds the folder until closed or dead.
+
+        ``clock`` gives Unix seconds and is called from several threads. Raises ConfigError, with a sentence that names the
+        setting, for a folder or file that cannot be used or that another process keeps for longer than ``lock_wait_s``.
+        """
+        limits = limits or StoreSettings()
+        lock = await FolderLock.acquire(folder, wait_s=lock_wait_s)
+        try:
+            connection = await asyncio.to_thread(open_writer, folder / DATABASE)
+            try:
+                readers = Readers(folder / DATABASE, max_queue=limits.max_queue)
+            except apsw.Error as error:
+                connection.close()
+                raise unusable(folder, str(error)) from error
+            writer = Writer(connection, clock=clock, max_batch=limits.max_batch, max_queue=limits.max_queue)
+        except BaseException:
+            lock.release()
+            raise
+        return cls(writer, readers, lock, clock)
+
+    @property
+    def queued(self) -> int:
+        """Writes waiting now, for a gauge."""
+        return self._writer.queued
+
+    # Conversations
+
+    async def ensure_conversation(self, key: ConversationKey) -> Conversation:
+        found = await self._readers.run(conversations.find, key)
+        return found if found is not None else await self._writer.run(conversations.ensure, key)
+
+    async def get_conversation(self, key: ConversationKey) -> Conversation:
+        return await self._readers.run(conversations.get, key)
+
+    async def list_conversations(
+        self, principal: Principal, *, archived: bool = False, cursor: str | None = None, limit: int = 50
+    ) -> Page[Conversation]:
+        after = conversation_cursor(cursor, archived=archived)
+        return await self._readers.run(
+            conversations.page, principal, archived=archived, after=after, limit=bounded_limit(limit)
+        )
+
+    async def update_conversation(
+        self,
+        key: ConversationKey,
+        *,
+        title: str | None = None,
+        archived: bool | None = None,
+        session_prompt: SessionPrompt | None = None,
+        if_untitled: bool = False,
+        if_match: str | None = None,
+    ) -> Conversation:
+        return await self._writer.run(
+            conversations.update,
+            key,
+            title=title,
+            archived=archived,
+            session_prompt=session_prompt,
+            if_untitled=if_untitled,
+            if_match=if_match,
+        )
+
+    async def delete_conversation(self, key: ConversationKey) -> None:
+        conversation = await self._writer.run(removals.hide, key)
+        while await self._writer.run(removals.clear, conversation):
+            pass
+
+    async def archive_all(self, principal: Principal) -> int:
+        through = await self._readers.run(conversations.newest, principal)
+        archived = 0
+        while changed := await self._writer.run(conversations.archive_some, principal, through):
+            archived += changed
+        return archived
+
+    async def delete_all(self, principal: Principal) -> int:
+        through = await self._readers.run(conversations.newest, principal)
+        deleted = 0
+        while changed := await self._writer.run(removals.hide_some, principal, through):
+            deleted += changed
+        await self._clear_hidden()
+        return deleted
+
+    async def list_messages(
+        self, key: ConversationKey, *, cursor: str | None = None, limit: int = 50, descending: bool = False
+    ) -> Page[Message]:
+        after = message_cursor(cursor, descending=descending)
+        return await self._readers.run(
+            conversations.message_page, key, after=after, limit=bounded_limit(limit), descending=descending
+        )
+
+    async def set_reaction(self, key: ConversationKey, message_id: str, reaction: Reaction | None) -> Message:
+        return await self._writer.run(conversations.react, key, message_id, reaction)
+
+    # The turn log
+
+    async def accept_turn(self, turn: NewTurn) -> AcceptedTurn:
+        return await self._writer.run(turns.accept, turn)
+
+    async def claim_turn(self, key: TurnKey, owner: Owner, *, lease_s: float, history_limit: int) -> TurnClaim:
+        return await self._writer.run(
+            turns.claim, key, owner, lease_s=lease_s, history_limit=min(history_limit, MAX_PAGE)
+        )
+
+    async def append(self, batch: Sequence[AppendTurn]) -> list[AppendReply]:
+        if not batch:
+            return []
+        return await self._writer.run(appends.append, batch)
+
+    async def get_turn(self, key: TurnKey) -> Turn:
+        return await self._readers.run(turns.get, key)
+
+    async def read_events(self, key: TurnKey, *, after_seq: int = 0, limit: int = 1000) -> EventPage:
+        return await self._readers.run(
+            turns.read_events, key, after_seq=min(after_seq, 2**62), limit=bounded_limit(limit, MAX_EVENTS)
+        )
+
+    async def request_cancel(self, key: TurnKey) -> Turn:
+        return await self._writer.run(turns.request_cancel, key)
+
+    async def find_abandoned_turns(self, *, limit: int = 100) -> list[TurnKey]:
+        return await self._readers.run(turns.find_abandoned, now=self._clock(), limit=min(limit, MAX_EVENTS))
+
+    # Health and upkeep
+
+    async def check(self) -> None:
+        await self._writer.run(_write_check)
+        await self._readers.run(_read_check)
+
+    async def prune_events(self, *, older_than_s: float, limit: int = 1000) -> int:
+        await self._clear_hidden()
+        pruned = 0
+        while pruned < limit:
+            piece = await self._writer.run(removals.prune_some, older_than_s=older_than_s, limit=limit - pruned)
+            if not piece:
+                break
+            pruned += piece
+        return pruned
+
+    async def close(self) -> None:
+        await self._readers.close()
+        await self._writer.close()
+        self._lock.release()
+
+    async def _clear_hidden(self) -> None:
+        while await self._writer.run(removals.clear):
+            pass
+
+
+def _write_check(connection: apsw.Connection, now: float) -> None:
+    connection.execute(
+        "INSERT INTO health (id, checked_us) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET checked_us = excluded.checked_us",
+        (to_us(now),),
+    )
+
+
+def _read_check(connection: apsw.Connection) -> None:
+    row: Any = connection.execute("SELECT checked_us FROM health").fetchone()
+    del row

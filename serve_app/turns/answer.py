@@ -1,0 +1,126 @@
+"""What a turn has produced so far: the parts of the assistant's message, the tool feedback and the usage."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from serve_app.domain.conversation import Message, MessageStatus, Part, TextPart, ToolCallPart, ToolResultPart
+from serve_app.domain.events import ToolFeedback
+from serve_app.domain.generation import Generation, ModelMessage
+from serve_app.domain.tools import ToolCall, ToolResult
+from serve_app.domain.turns import StepRecord, Turn
+from serve_app.domain.usage import Usage
+
+
+class Answer:
+    """Grows step by step. ``partial`` is text of a step that has not completed."""
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+        self.steps: list[StepRecord] = list(turn.steps)
+        self.partial = ""
+
+    def record(self, step: StepRecord) -> None:
+        """Adds a step, or replaces it where its tools have finished meanwhile."""
+        if self.steps and self.steps[-1].step == step.step:
+            self.steps[-1] = step
+        else:
+            self.steps.append(step)
+        self.partial = ""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        tail = (TextPart(text=self.partial),) if self.partial else ()
+        return tuple(part for step in self.steps for part in step.parts) + tail
+
+    @property
+    def text(self) -> str:
+        return "".join(part.text for part in self.parts if isinstance(part, TextPart))
+
+    @property
+    def usage(self) -> Usage:
+        return sum((step.usage for step in self.steps), Usage())
+
+    @property
+    def model_id(self) -> str | None:
+        return self.steps[-1].model_id if self.steps else self._turn.query.model_id
+
+    @property
+    def tool_feedback(self) -> tuple[ToolFeedback, ...]:
+        """Each call with its result, in the order the results came in the message."""
+        arguments = {part.tool_call_id: part.arguments for part in self.parts if isinstance(part, ToolCallPart)}
+        return tuple(
+            ToolFeedback(
+                tool_call_id=part.tool_call_id,
+                name=part.name,
+                arguments=arguments.get(part.tool_call_id, {}),
+                ok=part.ok,
+                result=part.result,
+            )
+            for part in self.parts
+            if isinstance(part, ToolResultPart)
+        )
+
+    def message(self, status: MessageStatus) -> Message:
+        """The assistant's message as it is stored."""
+        return Message(
+            message_id=self._turn.key.assistant_message_id,
+            turn_id=self._turn.key.turn_id,
+            role="assistant",
+            parts=self.parts,
+            created_at=datetime.now(UTC),
+            status=status,
+            model_id=self.model_id,
+            usage=self.usage,
+        )
+
+
+def step_record(
+    step: int, attempt: int, generation: Generation, last_seq: int, results: list[ToolResult], tools_ms: int = 0
+) -> StepRecord:
+    """A checkpoint of a model call and as many of its tools' results as there are."""
+    text: tuple[Part, ...] = (TextPart(text=generation.text),) if generation.text else ()
+    calls: tuple[Part, ...] = tuple(
+        ToolCallPart(tool_call_id=call.tool_call_id, name=call.name, arguments=call.arguments or {})
+        for call in generation.tool_calls
+    )
+    outcomes: tuple[Part, ...] = tuple(
+        ToolResultPart(tool_call_id=result.tool_call_id, name=result.name, ok=result.ok, result=result.result)
+        for result in results
+    )
+    return StepRecord(
+        step=step,
+        attempt=attempt,
+        parts=text + calls + outcomes,
+        usage=generation.usage,
+        finish_reason=generation.finish_reason,
+        model_id=generation.model_id,
+        last_seq=last_seq,
+        model_ms=generation.duration_ms,
+        first_delta_ms=generation.first_delta_ms,
+        tools_ms=tools_ms,
+    )
+
+
+def step_messages(record: StepRecord) -> list[ModelMessage]:
+    """A completed step as the next model call sees it."""
+    calls = tuple(
+        ToolCall(tool_call_id=part.tool_call_id, name=part.name, arguments=part.arguments)
+        for part in record.parts
+        if isinstance(part, ToolCallPart)
+    )
+    text = "".join(part.text for part in record.parts if isinstance(part, TextPart))
+    messages = [ModelMessage(role="assistant", content=text, tool_calls=calls)]
+    messages.extend(
+        ModelMessage(role="tool", tool_call_id=part.tool_call_id, content=_result_text(part.result))
+        for part in record.parts
+        if isinstance(part, ToolResultPart)
+    )
+    return messages
+
+
+def _result_text(result: Any) -> str:
+    return result if isinstance(result, str) else msgspec.json.encode(result).decode()

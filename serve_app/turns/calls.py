@@ -1,0 +1,103 @@
+"""The tool calls of one step: logged before they start, run in parallel, each result logged as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Sequence
+
+from serve_app.domain.conversation import ToolCallPart, ToolResultPart
+from serve_app.domain.events import ToolFinished, ToolStarted
+from serve_app.domain.identity import Principal
+from serve_app.domain.tools import ToolCall, ToolResult
+from serve_app.domain.turns import StepRecord, Turn
+from serve_app.errors import ParleyError
+from serve_app.settings import TurnSettings
+from serve_app.tools.port import ToolExecutor
+from serve_app.turns.log import TurnLog
+
+
+async def run_calls(
+    calls: Sequence[ToolCall],
+    *,
+    turn: Turn,
+    step: int,
+    principal: Principal,
+    tools: ToolExecutor,
+    turn_log: TurnLog,
+    settings: TurnSettings,
+) -> list[ToolResult]:
+    """Runs the calls and returns their results in the order of the calls.
+
+    The START of each must be in the store before it runs, so that after a crash nobody can think it did not.
+    """
+    limit = asyncio.Semaphore(settings.max_parallel_tools)
+
+    async def one(position: int, call: ToolCall) -> ToolResult:
+        if position >= settings.max_tool_calls:
+            result = _refusal(call, f"Not run: one step may call at most {settings.max_tool_calls} tools.")
+        else:
+            async with limit:
+                result = await _run(call, turn, step, principal, tools, settings)
+        turn_log.emit(
+            ToolFinished,
+            tool_call_id=call.tool_call_id,
+            name=call.name,
+            ok=result.ok,
+            result=result.result,
+            duration_ms=result.duration_ms,
+        )
+        return result
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(position, call)) for position, call in enumerate(calls)]
+    return [task.result() for task in tasks]
+
+
+def log_starts(calls: Sequence[ToolCall], turn_log: TurnLog) -> None:
+    """Adds the START of every call to the log; ``TurnLog.durable`` makes them safe."""
+    for call in calls:
+        turn_log.emit(ToolStarted, tool_call_id=call.tool_call_id, name=call.name, arguments=call.arguments or {})
+
+
+def unfinished_calls(record: StepRecord) -> list[ToolCall]:
+    """The calls of a checkpoint whose results are not known."""
+    known = {part.tool_call_id for part in record.parts if isinstance(part, ToolResultPart)}
+    return [
+        ToolCall(tool_call_id=part.tool_call_id, name=part.name, arguments=part.arguments)
+        for part in record.parts
+        if isinstance(part, ToolCallPart) and part.tool_call_id not in known
+    ]
+
+
+def unknown_outcome(call: ToolCall, turn_log: TurnLog) -> ToolResult:
+    """What model and user are told about a call that may or may not have run before a crash."""
+    result = _refusal(
+        call, "The outcome is unknown: the server running this call stopped. It may have taken effect; check first."
+    )
+    turn_log.emit(
+        ToolFinished,
+        tool_call_id=call.tool_call_id,
+        name=call.name,
+        ok=False,
+        result=result.result,
+        duration_ms=0,
+    )
+    return result
+
+
+async def _run(
+    call: ToolCall, turn: Turn, step: int, principal: Principal, tools: ToolExecutor, settings: TurnSettings
+) -> ToolResult:
+    key = hashlib.sha256(f"{turn.key.turn_id}\n{step}\n{call.tool_call_id}".encode()).hexdigest()[:32]
+    deadline = min(turn.deadline, time.time() + settings.tool_timeout_s)
+    try:
+        return await tools.call(call, principal, deadline=deadline, idempotency_key=key, request_id=turn.request_id)
+    except ParleyError as error:
+        # The stage itself failed: the model may go on without this result, or say so.
+        return _refusal(call, f"The tool could not be run: {error.message}")
+
+
+def _refusal(call: ToolCall, sentence: str) -> ToolResult:
+    return ToolResult(tool_call_id=call.tool_call_id, name=call.name, ok=False, result=sentence)

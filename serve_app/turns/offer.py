@@ -1,0 +1,62 @@
+"""What a turn is offered: the principal's tools and the models, remembered for a moment.
+
+Asking two stages for every turn what changes a few times a day would cost more messages than the turn itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from serve_app.domain.generation import ModelCatalog
+from serve_app.domain.identity import Principal
+from serve_app.domain.tools import ToolSet
+from serve_app.models.port import ModelGateway
+from serve_app.tools.port import ToolExecutor
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+MAX_REMEMBERED = 256
+
+
+class Offer:
+    """Tool sets by tenant and roles, and the catalogue, each at most ``ttl_s`` old."""
+
+    def __init__(self, tools: ToolExecutor, models: ModelGateway, ttl_s: float) -> None:
+        self._tools = tools
+        self._models = models
+        self._tool_sets: _Remembered[tuple[str, tuple[str, ...]], ToolSet] = _Remembered(ttl_s)
+        self._catalogs: _Remembered[None, ModelCatalog] = _Remembered(ttl_s)
+
+    async def tools_for(self, principal: Principal) -> ToolSet:
+        # Tools depend on tenant and roles alone, so users who share them share an entry.
+        key = (principal.tenant_id, principal.roles)
+        return await self._tool_sets.get(key, lambda: self._tools.tools_for(principal))
+
+    async def context_tokens(self, model_id: str | None) -> int:
+        """The context of the model that will be used, in tokens."""
+        catalog = await self._catalogs.get(None, self._models.catalog)
+        wanted = model_id or catalog.default_model_id
+        for model in catalog.models:
+            if model.model_id == wanted:
+                return model.context_tokens
+        return catalog.default_context_tokens
+
+
+class _Remembered(Generic[K, V]):
+    def __init__(self, ttl_s: float) -> None:
+        self._ttl_s = ttl_s
+        self._kept: dict[K, tuple[float, V]] = {}
+
+    async def get(self, key: K, ask: Callable[[], Awaitable[V]]) -> V:
+        now = asyncio.get_running_loop().time()
+        kept = self._kept.get(key)
+        if kept is not None and now - kept[0] < self._ttl_s:
+            return kept[1]
+        value = await ask()
+        if len(self._kept) >= MAX_REMEMBERED:
+            self._kept.clear()
+        self._kept[key] = (now, value)
+        return value

@@ -1,0 +1,347 @@
+"""The step loop: prompt → model → tools → … → answer.
+
+    claim ─► prompt ─► step 0: model call ─► no tool calls ─────────────► chat_response
+                          │                                                  ▲
+                          └─ tool calls ─► run in parallel ─► step n+1 ──────┘     (at most ``max_steps`` model calls)
+
+    any time: cancel requested ─► turn.cancelled · failure or deadline ─► turn.failed · lease lost ─► nothing more
+
+A step is checkpointed when its model call is done and again when its tools are, so a new owner goes on where the old one
+was. A model call that broke off in the middle is run again after ``step.reset``; two generations are never spliced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+from serve_app.domain.conversation import MessageStatus
+from serve_app.domain.events import ChatResponse, StepReset, TerminalEvent, TurnCancelled, TurnFailed
+from serve_app.domain.generation import Generation, ModelMessage, ModelRequest
+from serve_app.domain.prompts import Prompt, PromptRequest
+from serve_app.domain.tools import ToolCall, ToolResult, ToolSpec
+from serve_app.domain.turns import FinishTurn, StepRecord, Turn, TurnClaim, TurnState
+from serve_app.errors import DeadlineExceeded, Internal, LeaseLost, ParleyError, StageUnavailable, UpstreamFailed
+from serve_app.models.port import ModelGateway
+from serve_app.prompting.port import PromptBuilder
+from serve_app.settings import ConversationSettings, TurnSettings
+from serve_app.telemetry import Metrics, logger
+from serve_app.tools.port import ToolExecutor
+from serve_app.turns.answer import Answer, step_messages, step_record
+from serve_app.turns.calls import log_starts, run_calls, unfinished_calls, unknown_outcome
+from serve_app.turns.log import TurnLog
+from serve_app.turns.offer import Offer
+
+log = logger("turns.runner")
+
+Outcome = Literal["completed", "failed", "cancelled", "lost"]
+
+
+class TurnRunner:
+    """Runs one claimed turn at a time per call; holds no state between turns."""
+
+    def __init__(
+        self,
+        *,
+        prompts: PromptBuilder,
+        models: ModelGateway,
+        tools: ToolExecutor,
+        offer: Offer,
+        turn: TurnSettings,
+        conversation: ConversationSettings,
+        metrics: Metrics,
+    ) -> None:
+        self._prompts = prompts
+        self._models = models
+        self._tools = tools
+        self._offer = offer
+        self._settings = turn
+        self._conversation = conversation
+        self._metrics = metrics
+
+    async def run(self, claim: TurnClaim, turn_log: TurnLog) -> Outcome:
+        """Takes the turn to its terminal event. ``lost``: another owner has it, and nothing was written."""
+        run = _Run(self, claim, turn_log)
+        work = asyncio.create_task(run.steps(), name=f"turn {claim.turn.key.turn_id}")
+        stop = asyncio.create_task(_interrupted(turn_log))
+        try:
+            await asyncio.wait(
+                {work, stop},
+                timeout=max(0.0, claim.turn.deadline - time.time()),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if work.done():
+                return await run.conclude(work.exception())
+            stopped = stop.done()
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            if turn_log.lost.is_set():
+                return "lost"
+            if stopped:
+                return await run.cancelled()
+            return await run.conclude(
+                DeadlineExceeded(f"The answer took longer than {self._settings.timeout_s:g} seconds.")
+            )
+        except LeaseLost:
+            return "lost"
+        finally:
+            for task in (work, stop):
+                task.cancel()
+            await asyncio.gather(work, stop, return_exceptions=True)
+
+
+async def _interrupted(turn_log: TurnLog) -> None:
+    """Returns when the turn is cancelled or its lease is lost."""
+    waits = [asyncio.create_task(turn_log.cancelled.wait()), asyncio.create_task(turn_log.lost.wait())]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+class _Run:
+    """One run of one turn."""
+
+    def __init__(self, runner: TurnRunner, claim: TurnClaim, turn_log: TurnLog) -> None:
+        self._runner = runner
+        self._settings = runner._settings
+        self._claim = claim
+        self._turn: Turn = claim.turn
+        self._log = turn_log
+        self._answer = Answer(claim.turn)
+        self._finish_reason = "stop"
+        self._prompt_ms = 0
+        self._first_delta_ms: int | None = None
+        self._response_bytes = 0
+        self._claimed = time.time()
+
+    async def steps(self) -> None:
+        """The loop. Returns when the answer is complete; raises ParleyError when it cannot be."""
+        if self._turn.attempts > self._settings.max_attempts:
+            raise UpstreamFailed(f"The turn was given up after {self._settings.max_attempts} attempts.", False)
+        tool_set = await self._runner._offer.tools_for(self._turn.principal)
+        prompt = await self._prompt(tool_set.tools)
+        messages = list(prompt.messages)
+        await self._take_over()
+        for record in self._answer.steps:
+            messages.extend(step_messages(record))
+        if self._answer.steps and self._answer.steps[-1].finish_reason != "tool_calls":
+            return
+        for step in range(len(self._answer.steps), self._settings.max_steps):
+            last = step == self._settings.max_steps - 1
+            generation = await self._generate(step, prompt, messages, () if last else tool_set.tools)
+            record = step_record(step, self._log.attempt, generation, self._log.last_seq, [])
+            if last or not generation.tool_calls:
+                self._log.checkpoint(record)
+                self._answer.record(record)
+                self._finish_reason = "stop" if generation.finish_reason == "tool_calls" else generation.finish_reason
+                return
+            record = await self._call_tools(step, generation)
+            messages.extend(step_messages(record))
+
+    async def _prompt(self, tools: tuple[ToolSpec, ...]) -> Prompt:
+        began = time.monotonic()
+        kept = self._claim.conversation.session_prompt
+        prompt = await self._runner._prompts.build(
+            PromptRequest(
+                principal=self._turn.principal,
+                query=self._turn.query.content,
+                history=self._claim.history,
+                tools=tools,
+                prompt_name=kept.name if kept else None,
+                kept=kept,
+                context_tokens=await self._runner._offer.context_tokens(self._turn.query.model_id),
+            )
+        )
+        if prompt.session_prompt != kept:
+            self._log.keep_prompt(prompt.session_prompt)
+        self._prompt_ms = _ms(began)
+        self._runner._metrics.observe("parley_stage_ms", self._prompt_ms, stage="prompt_builder")
+        return prompt
+
+    async def _take_over(self) -> None:
+        """Settles what an owner before this one left behind."""
+        steps = self._answer.steps
+        stored = steps[-1].last_seq if steps else 1
+        waiting = unfinished_calls(steps[-1]) if steps else []
+        if waiting:
+            await self._finish_calls(steps[-1], waiting)
+        elif self._turn.last_seq > stored and (not steps or steps[-1].finish_reason == "tool_calls"):
+            self._log.begin_step(len(steps), self._turn.attempts)
+            self._log.emit(StepReset, step=len(steps))
+
+    async def _finish_calls(self, record: StepRecord, waiting: list[ToolCall]) -> None:
+        """Calls that had started when their owner died: run again if declared idempotent, else their outcome is unknown."""
+        tool_set = await self._runner._offer.tools_for(self._turn.principal)
+        idempotent = {spec.name for spec in tool_set.tools if spec.idempotent}
+        self._log.begin_step(record.step, record.attempt)
+        results = [unknown_outcome(call, self._log) for call in waiting if call.name not in idempotent]
+        results += await self._run_calls(record.step, [call for call in waiting if call.name in idempotent])
+        generation = _generation_of(record)
+        done = step_record(record.step, record.attempt, generation, self._log.last_seq, results)
+        self._log.checkpoint(done)
+        self._answer.record(done)
+
+    async def _generate(
+        self, step: int, prompt: Prompt, messages: list[ModelMessage], tools: tuple[ToolSpec, ...]
+    ) -> Generation:
+        """One model call, run again when it breaks off, up to ``max_attempts`` times."""
+        attempt = self._turn.attempts if step == len(self._turn.steps) else 1
+        while True:
+            self._log.begin_step(step, attempt)
+            self._answer.partial = ""
+            try:
+                return await self._generate_once(prompt, messages, tools)
+            except (UpstreamFailed, StageUnavailable) as error:
+                if not error.retryable or attempt >= self._settings.max_attempts:
+                    raise
+                log.warning("step_retried", turn=self._turn.key.turn_id, step=step, attempt=attempt, error=str(error))
+                if self._answer.partial:
+                    self._log.emit(StepReset, step=step)
+                await asyncio.sleep(0.2 * attempt)
+                attempt += 1
+
+    async def _generate_once(
+        self, prompt: Prompt, messages: list[ModelMessage], tools: tuple[ToolSpec, ...]
+    ) -> Generation:
+        shown: list[str] = []
+
+        def on_text(pieces: Sequence[str]) -> None:
+            if self._first_delta_ms is None:
+                self._first_delta_ms = _since(self._turn.created_at)
+                self._runner._metrics.observe("parley_first_delta_ms", self._first_delta_ms)
+            self._response_bytes += sum(len(piece) for piece in pieces)
+            if self._response_bytes > self._settings.max_response_bytes:
+                raise UpstreamFailed(
+                    f"The answer is longer than {self._settings.max_response_bytes} bytes and was given up.", False
+                )
+            shown.extend(pieces)
+            self._log.text(pieces)
+
+        deadline = min(self._turn.deadline, time.time() + self._settings.model_timeout_s)
+        try:
+            return await self._runner._models.generate(
+                ModelRequest(
+                    messages=tuple(messages),
+                    deadline=deadline,
+                    model_id=self._turn.query.model_id or prompt.model_id,
+                    tools=tools,
+                    settings=prompt.settings,
+                    turn_id=self._turn.key.turn_id,
+                    request_id=self._turn.request_id,
+                    tenant_id=self._turn.principal.tenant_id,
+                ),
+                on_text,
+            )
+        finally:
+            self._answer.partial = "".join(shown)
+
+    async def _call_tools(self, step: int, generation: Generation) -> StepRecord:
+        log_starts(generation.tool_calls, self._log)
+        record = step_record(step, self._log.attempt, generation, self._log.last_seq, [])
+        self._log.checkpoint(record)
+        self._answer.record(record)
+        await self._log.durable()
+        began = time.monotonic()
+        results = await self._run_calls(step, generation.tool_calls)
+        tools_ms = _ms(began)
+        self._runner._metrics.observe("parley_stage_ms", tools_ms, stage="tool_executor")
+        record = step_record(step, self._log.attempt, generation, self._log.last_seq, results, tools_ms)
+        self._log.checkpoint(record)
+        self._answer.record(record)
+        return record
+
+    async def _run_calls(self, step: int, calls: Sequence[ToolCall]) -> list[ToolResult]:
+        return await run_calls(
+            calls,
+            turn=self._turn,
+            step=step,
+            principal=self._turn.principal,
+            tools=self._runner._tools,
+            turn_log=self._log,
+            settings=self._settings,
+        )
+
+    async def conclude(self, error: BaseException | None) -> Outcome:
+        """Writes the terminal event of an answer or of a failure."""
+        if error is None:
+            await self._finish(
+                ChatResponse,
+                "completed",
+                "complete",
+                message_id=self._turn.key.assistant_message_id,
+                response=self._answer.text,
+                tool_feedback=self._answer.tool_feedback,
+                usage=self._answer.usage,
+                finish_reason=self._finish_reason,
+            )
+            return "completed"
+        if isinstance(error, LeaseLost):
+            return "lost"
+        if not isinstance(error, ParleyError):
+            log.error("turn_crashed", turn=self._turn.key.turn_id, exc_info=error)
+            error = Internal("Something went wrong on our side. The message is kept; please try again.", True)
+        await self._finish(
+            TurnFailed,
+            "failed",
+            "failed",
+            code=error.code,
+            message=error.message,
+            retryable=error.retryable,
+            response=self._answer.text,
+        )
+        return "failed"
+
+    async def cancelled(self) -> Outcome:
+        await self._finish(TurnCancelled, "cancelled", "cancelled", response=self._answer.text)
+        return "cancelled"
+
+    async def _finish(
+        self, event: type[TerminalEvent], state: TurnState, status: MessageStatus, **fields: object
+    ) -> None:
+        total_ms = _since(self._turn.created_at)
+        timings = {
+            "queued": max(0, round((self._claimed - self._turn.created_at.timestamp()) * 1000)),
+            "prompt": self._prompt_ms,
+            "model": sum(step.model_ms for step in self._answer.steps),
+            "tools": sum(step.tools_ms for step in self._answer.steps),
+            "total": total_ms,
+        }
+        if self._first_delta_ms is not None:
+            timings["first_delta"] = self._first_delta_ms
+        finish = FinishTurn(
+            state=state,
+            message=self._answer.message(status),
+            usage=self._answer.usage,
+            model_id=self._answer.model_id,
+            timings_ms=timings,
+        )
+        await self._log.finish(event, finish, **fields)
+        self._runner._metrics.count("parley_turns_total", outcome=state)
+        self._runner._metrics.observe("parley_turn_ms", total_ms, outcome=state)
+
+
+def _generation_of(record: StepRecord) -> Generation:
+    """A checkpoint's model call, for making its record again with more results."""
+    message = step_messages(record)[0]
+    return Generation(
+        model_id=record.model_id,
+        finish_reason="tool_calls",
+        text=message.content,
+        tool_calls=message.tool_calls,
+        usage=record.usage,
+        first_delta_ms=record.first_delta_ms,
+        duration_ms=record.model_ms,
+    )
+
+
+def _ms(began: float) -> int:
+    return round((time.monotonic() - began) * 1000)
+
+
+def _since(instant: datetime) -> int:
+    return max(0, round((datetime.now(UTC) - instant).total_seconds() * 1000))

@@ -1,0 +1,200 @@
+"""The turns stage: owns turns under leases, runs them, serves their live tails, and picks up turns that lost their owner."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import random
+
+import structlog
+
+from serve_app.domain.generation import ModelRequest
+from serve_app.domain.ids import TurnKey
+from serve_app.domain.turns import Owner, TurnClaim
+from serve_app.errors import LeaseLost, NotFound, Overloaded, ParleyError
+from serve_app.models.port import ModelGateway
+from serve_app.prompting.port import PromptBuilder
+from serve_app.settings import Settings
+from serve_app.storage.port import Store
+from serve_app.telemetry import Metrics, logger
+from serve_app.tools.port import ToolExecutor
+from serve_app.turns.offer import Offer
+from serve_app.turns.runner import TurnRunner
+from serve_app.turns.tails import Follower, Tails
+from serve_app.turns.writer import LogWriter
+
+log = logger("turns.stage")
+
+SWEEP_BATCH = 20
+MAX_TITLE_CHARS = 80
+
+
+class TurnsStage:
+    """One replica's share of the turns. ``start`` and ``stop`` it on its event loop."""
+
+    def __init__(
+        self,
+        *,
+        owner: Owner,
+        settings: Settings,
+        store: Store,
+        prompts: PromptBuilder,
+        models: ModelGateway,
+        tools: ToolExecutor,
+        metrics: Metrics,
+    ) -> None:
+        self._owner = owner
+        self._settings = settings
+        self._store = store
+        self._prompts = prompts
+        self._models = models
+        self._metrics = metrics
+        self._tails = Tails()
+        self._writer = LogWriter(store, settings.turn, metrics, self._tails.publish)
+        self._runner = TurnRunner(
+            prompts=prompts,
+            models=models,
+            tools=tools,
+            offer=Offer(tools, models, settings.turn.offer_ttl_s),
+            turn=settings.turn,
+            conversation=settings.conversation,
+            metrics=metrics,
+        )
+        self._running: set[str] = set()
+        self._swept: set[asyncio.Task[None]] = set()
+        self._sweeper: asyncio.Task[None] | None = None
+
+    @property
+    def running(self) -> int:
+        """Turns that run here now."""
+        return len(self._running)
+
+    def start(self) -> None:
+        self._writer.start()
+        self._sweeper = asyncio.create_task(self._sweep(), name="turn-sweeper", context=contextvars.Context())
+
+    async def stop(self) -> None:
+        """Stops sweeping and writing. Turns still running are left to be taken over."""
+        tasks = [task for task in (self._sweeper, *self._swept) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._writer.stop()
+
+    async def run_turn(self, key: TurnKey, follower: Follower | None = None, after_seq: int = 1) -> None:
+        """Claims an accepted turn and runs it to its end, showing it to ``follower``.
+
+        Returns when the turn has ended or belongs to somebody else; the follower has been told which. Raises Overloaded
+        when this replica runs as many turns as it may.
+        """
+        turn_id = key.turn_id
+        if turn_id in self._running:
+            self._attach(turn_id, follower, after_seq)
+            return
+        if len(self._running) >= self._settings.turn.max_running:
+            raise Overloaded("Too many turns are running; try again in a moment.", None, 1.0)
+        self._running.add(turn_id)
+        self._metrics.gauge("parley_turns_running", len(self._running))
+        self._tails.open(turn_id)
+        self._attach(turn_id, follower, after_seq)
+        complete = False
+        try:
+            complete = await self._claim_and_run(key)
+        finally:
+            self._tails.close(turn_id, complete=complete)
+            self._running.discard(turn_id)
+            self._metrics.gauge("parley_turns_running", len(self._running))
+
+    def follow(self, turn_id: str, follower: Follower, after_seq: int) -> bool:
+        """Shows a turn that runs here to one more follower. False when it does not run here."""
+        return self._tails.follow(turn_id, follower, after_seq)
+
+    def hint_cancel(self, turn_id: str) -> None:
+        """A cancel of this turn has been stored: act on it now."""
+        turn_log = self._writer.get(turn_id)
+        if turn_log is not None:
+            turn_log.cancelled.set()
+
+    def _attach(self, turn_id: str, follower: Follower | None, after_seq: int) -> None:
+        if follower is not None:
+            self._tails.follow(turn_id, follower, after_seq)
+
+    async def _claim_and_run(self, key: TurnKey) -> bool:
+        try:
+            claim = await self._store.claim_turn(
+                key,
+                self._owner,
+                lease_s=self._settings.turn.lease_s,
+                history_limit=self._settings.conversation.history_messages,
+            )
+        except (LeaseLost, NotFound):
+            return False
+        structlog.contextvars.bind_contextvars(request_id=claim.turn.request_id, turn=key.turn_id)
+        turn_log = self._writer.open(claim.turn)
+        if claim.turn.cancel_requested:
+            turn_log.cancelled.set()
+        title = self._begin_title(claim)
+        try:
+            outcome = await self._runner.run(claim, turn_log)
+            log.info("turn_ended", outcome=outcome, epoch=claim.turn.epoch, last_seq=turn_log.last_seq)
+            if title is not None:
+                await asyncio.wait({title}, timeout=self._settings.turn.title_wait_s)
+            return outcome != "lost"
+        finally:
+            self._writer.close(turn_log)
+            if title is not None:
+                title.cancel()
+                await asyncio.gather(title, return_exceptions=True)
+
+    def _begin_title(self, claim: TurnClaim) -> asyncio.Task[None] | None:
+        if not self._settings.conversation.titles or claim.conversation.title is not None:
+            return None
+        return asyncio.create_task(self._title(claim), name=f"title {claim.turn.key.turn_id}")
+
+    async def _title(self, claim: TurnClaim) -> None:
+        """Makes the conversation's title beside its first turn. A conversation without a title is no failure."""
+        turn = claim.turn
+        try:
+            prompt = await self._prompts.title(turn.query.content)
+            generation = await self._models.generate(
+                ModelRequest(
+                    messages=prompt.messages,
+                    deadline=turn.deadline,
+                    model_id=prompt.model_id,
+                    purpose="utility",
+                    settings=prompt.settings,
+                    turn_id=turn.key.turn_id,
+                    request_id=turn.request_id,
+                    tenant_id=turn.principal.tenant_id,
+                ),
+                lambda _pieces: None,
+            )
+            title = " ".join(generation.text.split()).strip("\"'.")[:MAX_TITLE_CHARS]
+            if title:
+                conversation = await self._store.update_conversation(
+                    turn.key.conversation, title=title, if_untitled=True
+                )
+                self._tails.title(turn.key.turn_id, conversation.title or title)
+        except ParleyError as error:
+            log.warning("title_failed", turn=turn.key.turn_id, error=error.message)
+
+    async def _sweep(self) -> None:
+        """Picks up turns whose owner died, and accepted turns nobody started."""
+        interval_s = self._settings.turn.sweep_s
+        while True:
+            # Replicas sweep at different moments, or they would race for the same turns each time.
+            await asyncio.sleep(interval_s * random.uniform(0.7, 1.3))  # noqa: S311 - jitter, not a secret
+            room = self._settings.turn.max_running - len(self._running)
+            if room <= 0:
+                continue
+            try:
+                keys = await self._store.find_abandoned_turns(limit=min(room, SWEEP_BATCH))
+            except ParleyError as error:
+                log.warning("sweep_failed", error=error.message)
+                continue
+            for key in keys:
+                if key.turn_id not in self._running:
+                    log.info("turn_taken_over", turn=key.turn_id)
+                    task = asyncio.create_task(self.run_turn(key), context=contextvars.Context())
+                    self._swept.add(task)
+                    task.add_done_callback(self._swept.discard)

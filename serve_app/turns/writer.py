@@ -1,0 +1,133 @@
+"""One append in flight for all turns of a replica.
+
+While the store commits one batch, whatever all turns produce gathers into the next, so the cost of durability per turn
+falls as load rises. Commit before show: followers get records only after the store has them. The reply carries control
+back (cancelled, lease lost), and a turn that is silent renews its lease and hears it then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Sequence
+
+from serve_app.domain.events import EventRecord
+from serve_app.domain.turns import AppendReply, AppendTurn, Turn
+from serve_app.errors import ParleyError
+from serve_app.settings import TurnSettings
+from serve_app.storage.port import TurnStore
+from serve_app.telemetry import Metrics, logger
+from serve_app.turns.log import TurnLog
+
+Publish = Callable[[str, Sequence[EventRecord]], None]
+"""Shows stored records of a turn to its followers."""
+
+log = logger("turns.writer")
+
+
+class LogWriter:
+    """Appends for every open :class:`TurnLog`. ``start`` it on the loop it lives on, ``stop`` it there."""
+
+    def __init__(self, store: TurnStore, settings: TurnSettings, metrics: Metrics, publish: Publish) -> None:
+        self._store = store
+        self._settings = settings
+        self._metrics = metrics
+        self._publish = publish
+        self._logs: dict[str, TurnLog] = {}
+        self._wake = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        # A fresh context: a task made inside a request would be cancelled with that request.
+        self._task = asyncio.create_task(self._run(), name="turn-log-writer", context=contextvars.Context())
+
+    async def stop(self) -> None:
+        """Stops appending; turns still open lose their lease by time."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for turn_log in list(self._logs.values()):
+            turn_log.lose()
+        self._logs.clear()
+
+    def open(self, turn: Turn) -> TurnLog:
+        """A log for a turn this replica has just claimed."""
+        turn_log = TurnLog(turn, self._settings.lease_s, self._signal)
+        turn_log.last_append = asyncio.get_running_loop().time()
+        self._logs[turn.key.turn_id] = turn_log
+        return turn_log
+
+    def get(self, turn_id: str) -> TurnLog | None:
+        return self._logs.get(turn_id)
+
+    def close(self, turn_log: TurnLog) -> None:
+        """Forgets a log. What it had not appended is dropped."""
+        if self._logs.get(turn_log.key.turn_id) is turn_log:
+            del self._logs[turn_log.key.turn_id]
+
+    def _signal(self, urgent: bool) -> None:
+        self._wake.set()
+        if urgent:
+            self._urgent.set()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        tick_s = self._settings.flush_ms / 1000
+        started = 0.0
+        while True:
+            await _wait(self._wake, self._settings.renew_s / 3)
+            remaining = started + tick_s - loop.time()
+            if remaining > 0 and not self._urgent.is_set():
+                await _wait(self._urgent, remaining)
+            self._wake.clear()
+            self._urgent.clear()
+            started = loop.time()
+            taken = [
+                (turn_log, turn_log.take())
+                for turn_log in self._logs.values()
+                if not turn_log.closed and (turn_log.dirty or started - turn_log.last_append >= self._settings.renew_s)
+            ]
+            if taken:
+                await self._append(taken)
+
+    async def _append(self, taken: list[tuple[TurnLog, AppendTurn]]) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        replies = await self._append_patiently([append for _, append in taken])
+        now = loop.time()
+        self._metrics.observe("parley_append_ms", (now - began) * 1000)
+        self._metrics.observe("parley_append_turns", len(taken))
+        for (turn_log, append), reply in zip(taken, replies, strict=True):
+            turn_log.last_append = began
+            if reply.status == "ok" and append.records:
+                self._publish(turn_log.key.turn_id, append.records)
+            turn_log.settle(append, reply)
+
+    async def _append_patiently(self, batch: list[AppendTurn]) -> list[AppendReply]:
+        """A store that is away is a pause: the same records are sent again, which the store takes as written."""
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + self._settings.store_patience_s
+        delay_s = 0.05
+        while True:
+            try:
+                return await self._store.append(batch)
+            except ParleyError as error:
+                if not error.retryable or loop.time() + delay_s > give_up:
+                    log.error("append_given_up", turns=len(batch), error=error.message)
+                    break
+                log.warning("append_retried", turns=len(batch), error=error.message)
+            except Exception:
+                log.exception("append_failed", turns=len(batch))
+                break
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, 1.0)
+        return [AppendReply(turn_id=append.key.turn_id, status="lost") for append in batch]
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        pass

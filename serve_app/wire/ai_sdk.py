@@ -1,0 +1,261 @@
+"""The AI SDK's UI message stream: a turn's events as the chunks that npm ``ai`` 5, 6 and 7 read.
+
+One encoder per response, a small state machine::
+
+    start · data-conversation · data-model?
+      ( start-step ( text-start text-delta* text-end | tool-input-start tool-input-available
+                     | tool-output-available | tool-output-error | data-step-reset )* finish-step )*
+    error? | abort?  · data-title? · finish · [DONE]
+
+The clients' schemas are unforgiving: an unknown type, a ``null`` in an optional field or a delta outside its text part
+ends the whole stream, and an end without ``finish`` looks like success. So whatever the log holds, what leaves here is
+such a sequence: parts are opened when they are first needed and all closed before the step is.
+
+``step.reset`` has no chunk that all three versions accept (``reset-step`` is 7's alone). The open text part is ended, tool
+calls that were running are ended as errors, and a ``data-step-reset`` part names the text parts that are void; the text
+comes again in a new part. The stored message, which a reload shows, never has the void text.
+
+Text is not decoded: the JSON string of a delta is copied from the log's bytes into the chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from serve_app.domain.events import (
+    ChatResponse,
+    EventRecord,
+    StepReset,
+    TextDelta,
+    ToolFinished,
+    ToolStarted,
+    TurnCancelled,
+    TurnFailed,
+    TurnStarted,
+)
+from serve_app.turns.port import Title
+
+HEADERS = {
+    "content-type": "text/event-stream",
+    "cache-control": "no-cache",
+    "connection": "keep-alive",
+    "x-vercel-ai-ui-message-stream": "v1",
+    "x-accel-buffering": "no",
+}
+DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": keep-alive\n\n"
+
+_FINISH_REASONS = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool-calls",
+    "content_filter": "content-filter",
+}
+_UNFINISHED_CALL = "The call did not finish."
+_DELTA_PREFIX = b'{"type":"text.delta"'
+
+
+class _RawDelta(Struct, frozen=True):
+    """The one field of a text delta that matters here, left as the JSON string it is."""
+
+    delta: Raw
+
+
+_ENCODE = msgspec.json.Encoder().encode
+_DECODE_DELTA = msgspec.json.Decoder(_RawDelta).decode
+
+
+class UiMessageStream:
+    """Encodes one turn. Feed batches to :meth:`encode`; end with :meth:`close`, or with :meth:`fail`."""
+
+    def __init__(self, conversation_id: str, turn_id: str, model_id: str | None = None) -> None:
+        self._conversation_id = conversation_id
+        self._id_prefix = f"id: {turn_id}:".encode()
+        self._model_id = model_id
+        self._out: list[bytes] = []
+        self._started = False
+        self._step: int | None = None
+        self._text_part: bytes | None = None
+        self._text_parts = 0
+        self._shown_in_step: list[str] = []
+        self._open_calls: dict[str, None] = {}
+        self._titled = False
+        self._terminal: EventRecord | None = None
+        self._finish_reason = "other"
+        self._closed = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether the terminal event has been encoded, so that :meth:`close` may follow."""
+        return self._terminal is not None
+
+    def encode(self, items: Sequence[EventRecord | Title]) -> bytes:
+        """The chunks of a batch, which may be none. What follows a terminal event, titles excepted, is ignored."""
+        for item in items:
+            if isinstance(item, Title):
+                self._title(item.title)
+            elif self._terminal is None:
+                self._record(item)
+        return self._flush()
+
+    def close(self) -> bytes:
+        """The end of the stream after a terminal event; after none it is the end of a failed one."""
+        if self._closed:
+            return b""
+        if self._terminal is None:
+            return self.fail("The answer broke off.")
+        self._closed = True
+        self._out.append(self._id_prefix + str(self._terminal.seq).encode() + b"\n")
+        self._chunk({"type": "finish", "finishReason": self._finish_reason})
+        self._out.append(DONE)
+        return self._flush()
+
+    def fail(self, error_text: str) -> bytes:
+        """Ends a stream whose turn cannot be followed any further."""
+        if self._closed:
+            return b""
+        self._closed = True
+        self._start(None)
+        self._end_step()
+        if self._terminal is None:
+            self._chunk({"type": "error", "errorText": error_text})
+            self._finish_reason = "error"
+        self._chunk({"type": "finish", "finishReason": self._finish_reason})
+        self._out.append(DONE)
+        return self._flush()
+
+    def _record(self, record: EventRecord) -> None:
+        if record.body.startswith(_DELTA_PREFIX):
+            delta: bytes | Raw = _DECODE_DELTA(record.body).delta
+            self._delta(record, bytes(delta))
+            return
+        before = len(self._out)
+        match record.event():
+            case TurnStarted(message_id=message_id):
+                self._start(message_id)
+            case TextDelta(delta=text):
+                self._delta(record, _ENCODE(text))
+                return
+            case ToolStarted() as call:
+                self._tool_started(record.step, call)
+            case ToolFinished() as result:
+                self._tool_finished(result)
+            case StepReset(step=step):
+                self._reset(step)
+            case ChatResponse(finish_reason=reason):
+                self._terminate(record, _FINISH_REASONS.get(reason, "other"))
+            case TurnFailed(message=message):
+                self._terminate(record, "error")
+                self._chunk({"type": "error", "errorText": message})
+            case TurnCancelled():
+                self._terminate(record, "other")
+                self._chunk({"type": "abort", "reason": "cancelled"})
+        if len(self._out) > before and self._terminal is None:
+            # The id goes with the last chunk of an event: who has seen it has seen the event.
+            self._out[-1] = self._id_prefix + str(record.seq).encode() + b"\n" + self._out[-1]
+
+    def _start(self, message_id: str | None) -> None:
+        if self._started:
+            return
+        self._started = True
+        self._chunk({"type": "start"} if message_id is None else {"type": "start", "messageId": message_id})
+        self._chunk({"type": "data-conversation", "data": {"id": self._conversation_id}})
+        if self._model_id is not None:
+            self._chunk({"type": "data-model", "data": {"id": self._model_id}})
+
+    def _enter_step(self, step: int) -> None:
+        if self._step == step:
+            return
+        self._start(None)
+        self._end_step()
+        self._step = step
+        self._chunk({"type": "start-step"})
+
+    def _end_step(self) -> None:
+        """Closes whatever the step has open, and the step."""
+        if self._step is None:
+            return
+        self._end_text()
+        for call_id in self._open_calls:
+            self._chunk({"type": "tool-output-error", "toolCallId": call_id, "errorText": _UNFINISHED_CALL})
+        self._open_calls.clear()
+        self._shown_in_step.clear()
+        self._step = None
+        self._chunk({"type": "finish-step"})
+
+    def _delta(self, record: EventRecord, text: bytes) -> None:
+        """``text`` is a JSON string, quotes included."""
+        self._enter_step(record.step)
+        if self._text_part is None:
+            self._text_parts += 1
+            name = f"text-{self._text_parts}"
+            self._text_part = name.encode()
+            self._shown_in_step.append(name)
+            self._chunk({"type": "text-start", "id": name})
+        self._out.append(
+            b'%b%d\ndata: {"type":"text-delta","id":"%b","delta":%b}\n\n'
+            % (self._id_prefix, record.seq, self._text_part, text)
+        )
+
+    def _end_text(self) -> None:
+        if self._text_part is not None:
+            self._chunk({"type": "text-end", "id": self._text_part.decode()})
+            self._text_part = None
+
+    def _tool_started(self, step: int, call: ToolStarted) -> None:
+        self._enter_step(step)
+        self._end_text()
+        if call.tool_call_id in self._open_calls:
+            return
+        self._open_calls[call.tool_call_id] = None
+        named = {"toolCallId": call.tool_call_id, "toolName": call.name}
+        self._chunk({"type": "tool-input-start", **named})
+        self._chunk({"type": "tool-input-available", **named, "input": call.arguments})
+
+    def _tool_finished(self, result: ToolFinished) -> None:
+        if result.tool_call_id not in self._open_calls:
+            return
+        del self._open_calls[result.tool_call_id]
+        if result.ok:
+            self._chunk(
+                {"type": "tool-output-available", "toolCallId": result.tool_call_id, "output": result.result},
+            )
+            return
+        why = result.result if isinstance(result.result, str) else _ENCODE(result.result).decode()
+        self._chunk({"type": "tool-output-error", "toolCallId": result.tool_call_id, "errorText": why})
+
+    def _reset(self, step: int) -> None:
+        self._start(None)
+        if self._step is None:
+            return
+        self._end_text()
+        for call_id in self._open_calls:
+            self._chunk({"type": "tool-output-error", "toolCallId": call_id, "errorText": _UNFINISHED_CALL})
+        self._open_calls.clear()
+        self._chunk({"type": "data-step-reset", "data": {"step": step, "textIds": list(self._shown_in_step)}})
+        self._shown_in_step.clear()
+
+    def _terminate(self, record: EventRecord, finish_reason: str) -> None:
+        self._start(None)
+        self._end_step()
+        self._terminal = record
+        self._finish_reason = finish_reason
+
+    def _title(self, title: str) -> None:
+        if self._titled or self._closed:
+            return
+        self._titled = True
+        self._start(None)
+        self._chunk({"type": "data-title", "data": {"title": title}})
+
+    def _chunk(self, chunk: dict[str, Any]) -> None:
+        self._out.append(b"data: " + _ENCODE(chunk) + b"\n\n")
+
+    def _flush(self) -> bytes:
+        out = b"".join(self._out)
+        self._out.clear()
+        return out
