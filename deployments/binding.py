@@ -28,4 +28,4 @@ def bind_replica_server(host: str) -> None:
         return port
 
     add_port.bound_host = host  # type: ignore[attr-defined]
-    replica.add_port_to_grpc_server = add_port
+    replica.add_port_to_grpc_server = add_port  # type: ignore[attr-defined]

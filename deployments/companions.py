@@ -5,10 +5,10 @@ from __future__ import annotations
 from ray import serve
 
 from deployments.shell import Shell
-from serve_app.companions.choice import companions_of
 from serve_app.companions.provider.app import ProviderSettings
 from serve_app.companions.provider.script import load_script
 from serve_app.companions.server import CompanionServer, CompanionSettings
+from serve_app.embedded import companions_of
 from serve_app.settings import Secrets
 
 

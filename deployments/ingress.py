@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ray import serve
-from serve_app.ingress.app import create_app
 from starlette.types import ASGIApp
 
 from deployments.handles import Handle, RemoteModels, RemotePrompts, RemoteTools, RemoteTurns, call, remote_store
 from deployments.shell import Shell
 from serve_app.identity.development import DevelopmentAuthenticator
+from serve_app.ingress.app import create_app
 from serve_app.ingress.services import IngressServices
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from ray import serve
-from serve_app.models.connect import connect
 
 from deployments.handles import text_sink
 from deployments.shell import Shell
 from serve_app.channel.port import Address
-from serve_app.companions.choice import provider_url
 from serve_app.domain.generation import Generation, ModelCatalog, ModelRequest
+from serve_app.embedded import provider_url
+from serve_app.models.connect import connect
 from serve_app.settings import Secrets
 
 

@@ -7,13 +7,14 @@ from ray import serve
 from deployments.shell import Shell
 from serve_app.domain.identity import Principal
 from serve_app.domain.tools import ToolCall, ToolResult, ToolServerState, ToolSet
+from serve_app.embedded import tool_variables
 from serve_app.tools.connect import connect
 
 
 @serve.deployment(name="ToolExecutor")
 class ToolExecutorDeployment(Shell):
     async def start(self) -> None:
-        self._tools = await connect(self.settings, self.metrics)
+        self._tools = await connect(self.settings, self.metrics, tool_variables(self.settings))
 
     async def tools_for(self, principal: Principal) -> ToolSet:
         return await self._tools.tools_for(principal)

@@ -6,7 +6,9 @@
 # No ``from __future__ import annotations``: Serve reads the builder's annotation to make ``BuildArgs`` of the YAML's args.
 
 import secrets as random
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from ray.serve import Application
@@ -19,7 +21,7 @@ from deployments.shell import StageContext
 from deployments.store import StoreDeployment
 from deployments.tool_executor import ToolExecutorDeployment
 from deployments.turns import TurnsDeployment
-from serve_app.companions.choice import companions_of
+from serve_app.embedded import companions_of
 from serve_app.settings import Secrets, Settings
 
 
@@ -33,19 +35,27 @@ class BuildArgs(BaseModel):
 
 
 def build(args: BuildArgs) -> Application:
-    """The whole graph. Raises ConfigError for a setting that cannot work."""
-    settings = Settings.load(args.config)
-    secrets = Secrets.from_environment()
+    """The graph as ``serve run`` and ``serve deploy`` ask for it. Raises ConfigError for a setting that cannot work."""
+    return graph(Settings.load(args.config), Secrets.from_environment())
+
+
+def graph(settings: Settings, secrets: Secrets, options: Mapping[str, dict[str, Any]] | None = None) -> Application:
+    """The whole graph. ``options`` are Ray's settings by stage, for whoever runs it without Serve reading them itself."""
     shared = secrets.parley_channel_secret
     context = StageContext(
         settings=settings, channel_secret=shared.get_secret_value() if shared else random.token_hex(32)
     )
-    store = StoreDeployment.bind(context)
-    prompts = PromptBuilderDeployment.bind(context)
-    models = ModelGatewayDeployment.bind(context)
-    tools = ToolExecutorDeployment.bind(context)
-    turns = TurnsDeployment.bind(context, store=store, prompts=prompts, models=models, tools=tools)
+
+    def bind(stage: Any, **peers: Application) -> Application:
+        bound: Application = stage.options(**(options or {}).get(stage.name, {})).bind(context, **peers)
+        return bound
+
+    store = bind(StoreDeployment)
+    prompts = bind(PromptBuilderDeployment)
+    models = bind(ModelGatewayDeployment)
+    tools = bind(ToolExecutorDeployment)
+    turns = bind(TurnsDeployment, store=store, prompts=prompts, models=models, tools=tools)
     ingress = {"turns": turns, "store": store, "prompts": prompts, "models": models, "tools": tools}
     if companions_of(settings, secrets):
-        ingress["companions"] = CompanionsDeployment.bind(context)
-    return IngressDeployment.bind(context, **ingress)
+        ingress["companions"] = bind(CompanionsDeployment)
+    return bind(IngressDeployment, **ingress)

@@ -159,6 +159,8 @@ class Settings(BaseSettings):
     mode: Literal["development", "production"] = "development"
     host: str = "127.0.0.1"
     port: Port = 8000
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Where Prometheus finds Ray's metrics on this machine; 0 takes any free port and says which."""
     data_dir: Path = Path("data")
     store: Literal["local", "memory"] = "local"
     """``local``: SQLite and files below ``data_dir``. ``memory``: nothing is kept; for tests."""
@@ -247,11 +249,6 @@ class Secrets(BaseModel):
     @classmethod
     def from_environment(cls) -> Secrets:
         return cls.model_validate({name: value for name in cls.model_fields if (value := os.environ.get(name.upper()))})
-
-    @property
-    def has_provider(self) -> bool:
-        """Whether the environment names any provider."""
-        return bool(self.openai_api_key or self.openai_base_url or self.azure_openai_endpoint)
 
 
 def environment_variable(name: str) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import uvicorn
 
 from serve_app.companions.errors import CompanionError
 from serve_app.companions.provider.app import ProviderSettings
@@ -53,7 +54,9 @@ def run(
             host=host, port=port, data_dir=data_dir, only=parse_names(only),
             provider=ProviderSettings(script=loaded, api_key=api_key),
         )  # fmt: skip
-        asyncio.run(_until_signalled(settings))
+        # uvicorn knows the fastest event loop installed here.
+        with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as runner:
+            runner.run(_until_signalled(settings))
     except CompanionError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None

@@ -45,5 +45,7 @@ def _roles(value: str | None) -> tuple[str, ...]:
     names = [name for part in value[:4096].split(",") if (name := part.strip().lower())]
     roles = tuple(dict.fromkeys(names))
     if len(roles) > MAX_ROLES or not all(_ROLE.fullmatch(role) for role in roles):
-        raise Unauthenticated(f"X-Dev-Roles must be at most {MAX_ROLES} names of letters, digits, _ or -, split by commas.")
+        raise Unauthenticated(
+            f"X-Dev-Roles must be at most {MAX_ROLES} names of letters, digits, _ or -, split by commas."
+        )
     return roles

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from serve_app.domain.conversation import Conversation
-from serve_app.domain.events import EventRecord, TurnStarted
+from serve_app.domain.events import EventRecord
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import CONVERSATION_ID, ConversationKey, TurnKey, new_id
 from serve_app.domain.prompts import PromptRequest
@@ -24,6 +24,7 @@ from serve_app.errors import InvalidInput, NotFound, NotPermitted, ParleyError, 
 from serve_app.ingress.catalog import CachedCatalog
 from serve_app.ingress.services import IngressServices
 from serve_app.ingress.tail import PAGE_RECORDS, TurnTail
+from serve_app.storage.rules import first_event
 from serve_app.telemetry import logger
 from serve_app.turns.port import LiveTail
 
@@ -61,7 +62,9 @@ class ChatService:
         self.catalog = CachedCatalog(services.models)
         self._starting: set[asyncio.Task[tuple[Turn, bool, LiveTail | None]]] = set()
 
-    async def open_session(self, principal: Principal, session_id: str | None = None, role: str | None = None) -> Session:
+    async def open_session(
+        self, principal: Principal, session_id: str | None = None, role: str | None = None
+    ) -> Session:
         """Attaches to a conversation, made if need be, and renews the prompt kept with it where roles or tools changed.
 
         Raises InvalidInput for an id no conversation can have.
@@ -121,7 +124,8 @@ class ChatService:
             raise
         tail = self._tail(
             turn,
-            first=(first_record(turn),) if created else (),
+            # The store has just written event 1; what it wrote is known without reading it back.
+            first=(first_event(new_turn),) if created else (),
             live=live,
             title_wait_s=self._title_wait(conversation, title_wait_s),
             heartbeat_s=heartbeat_s,
@@ -245,18 +249,6 @@ class ChatService:
             heartbeat_s=heartbeat_s,
             max_items=self._settings.limits.tail_items,
         )
-
-
-def first_record(turn: Turn) -> EventRecord:
-    """Event 1 of a turn, as the store writes it when it accepts the turn: known without reading it."""
-    return EventRecord.of(
-        TurnStarted(
-            turn_id=turn.key.turn_id,
-            seq=1,
-            message_id=turn.key.assistant_message_id,
-            client_turn_id=turn.client_turn_id,
-        )
-    )
 
 
 def _let_go(start: asyncio.Task[tuple[Turn, bool, LiveTail | None]]) -> None:

@@ -21,6 +21,7 @@ class Follower:
         self._items: list[TailItem] = []
         self._waiter: asyncio.Future[None] | None = None
         self._over = False
+        self._closed = False
         self._task = asyncio.create_task(self._pump())
 
     async def take(self, timeout_s: float) -> list[TailItem] | None:
@@ -42,8 +43,8 @@ class Follower:
     async def aclose(self) -> None:
         """Lets go of the tail. Idempotent."""
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self._let_go()  # a task cancelled before its first step has not
 
     async def _pump(self) -> None:
         try:
@@ -59,6 +60,11 @@ class Follower:
         finally:
             self._over = True
             self._wake()
+            await self._let_go()
+
+    async def _let_go(self) -> None:
+        if not self._closed:
+            self._closed = True
             with contextlib.suppress(ParleyError):
                 await self._tail.aclose()
 

@@ -120,10 +120,7 @@ class TurnTail:
             beat_at = time.monotonic()
             async for batch in self._events():
                 now = time.monotonic()
-                if batch:
-                    beat_at = now
-                    yield batch
-                elif self._heartbeat_s is not None and now - beat_at >= self._heartbeat_s:
+                if batch or (self._heartbeat_s is not None and now - beat_at >= self._heartbeat_s):
                     beat_at = now
                     yield batch
             if self._title_wait_s and self._answered and not self._titled:
@@ -140,9 +137,10 @@ class TurnTail:
             if self._follower is None:
                 page = await self._read()
                 yield self._in_order(page.records)
-                if self._ended or len(page.records) >= PAGE_RECORDS:
+                if page.records and self._cursor < page.turn.last_seq:
                     continue
-                self._expect_life(page)
+                if not self._more_to_come(page):
+                    return
                 if not await self._follow():
                     await asyncio.sleep(self._poll_s)
                     self._poll_s = min(self._poll_s * 2, self._timing.poll_max_s)
@@ -162,8 +160,8 @@ class TurnTail:
                     # The log moved and the tail did not say so: it is broken, or its owner has been replaced.
                     await self._unfollow(deaf=page.turn.owner == self._followed)
                 yield progress
-                if not self._ended:
-                    self._expect_life(page)
+                if not self._more_to_come(page):
+                    return
 
     async def _merge(self, items: Sequence[TailItem]) -> AsyncGenerator[list[Shown]]:
         """What ``items`` add, read up from the log where they leave a gap."""
@@ -217,18 +215,18 @@ class TurnTail:
                 self._turn = page.turn
                 return page
 
-    def _expect_life(self, page: EventPage) -> None:
-        """Ends what would otherwise wait for ever. Raises StageUnavailable."""
-        if page.turn.ended and not page.records:
-            # Asked for what comes after the end: there is nothing.
-            self._ended = page.turn.last_seq <= self._cursor
-        elif time.time() > page.turn.deadline + self._timing.grace_s:
+    def _more_to_come(self, page: EventPage) -> bool:
+        """Whether the turn's end is still to be shown. Raises StageUnavailable where it is long overdue."""
+        if self._ended or (page.turn.ended and not page.records and page.turn.last_seq <= self._cursor):
+            return False
+        if time.time() > page.turn.deadline + self._timing.grace_s:
             raise StageUnavailable("The turn has passed its deadline without an end; resume it later.")
+        return True
 
     async def _follow(self) -> bool:
         """Attaches to the turn's owner, if it has one that answers."""
         owner = self._turn.owner
-        if self._ended or owner is None:
+        if owner is None:
             return False
         if owner == self._deaf and time.monotonic() < self._deaf_until:
             return False

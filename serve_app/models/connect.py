@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from serve_app.models.config import Lookup, ModelsConfig, read_models, simulation_needed, with_simulated
+from serve_app.models.config import ModelsConfig
 from serve_app.models.gateway import Gateway
+from serve_app.models.models_file import Lookup, read_models, simulation_needed, with_simulated
 from serve_app.settings import Secrets, Settings, environment_variable
 from serve_app.telemetry import Metrics, logger
 

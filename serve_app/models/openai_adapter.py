@@ -12,34 +12,29 @@ are repeated only while no text has been handed on. However a call ends, its res
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import random
 import time
 from collections.abc import AsyncIterator
-from urllib.parse import urlsplit
 
 import httpx2
 import msgspec
-from openai import AsyncAzureOpenAI, AsyncOpenAI, DefaultAioHttpClient
 
 from serve_app.domain.generation import Generation, ModelRequest
 from serve_app.errors import DeadlineExceeded, InvalidInput, ParleyError, QuotaExceeded, UpstreamFailed
 from serve_app.models.assembly import Assembly
 from serve_app.models.config import AzureProviderConfig, OpenAIProviderConfig
 from serve_app.models.failures import PROVIDER_ERRORS, ProviderFailures
+from serve_app.models.openai_client import ERROR_BODY_BYTES, make_client
 from serve_app.models.port import TextSink
 from serve_app.models.sse import EventTooLarge, SSEDecoder
 from serve_app.models.tool_names import ToolNames
 from serve_app.models.wire import UNREADABLE, ModelList, request_body, tool_names
 from serve_app.telemetry import logger
 
-_ERROR_BODY_BYTES = 65_536
-_LIST_BODY_BYTES = 4_194_304
 _MAX_RETRY_WAIT_S = 10.0
 _FIRST_RETRY_S = 0.25
 _USAGE_WAIT_S = 2.0  # for the count of tokens, once the model has ended
 _CLOSE_WAIT_S = 0.1  # for the end of the body after [DONE], which lets the connection be used again
-_POOL_TIMEOUT_S = 10.0
 
 log = logger("models")
 
@@ -55,7 +50,7 @@ class OpenAIAdapter:
         self._max_response_bytes = max_response_bytes
         base_url = config.endpoint if isinstance(config, AzureProviderConfig) else config.base_url
         self._failures = ProviderFailures(config.name, base_url, config.api_key_env, api_key)
-        self._client = _client(config, base_url, api_key)
+        self._client = make_client(config, base_url, api_key)
         self._random = random.Random()  # noqa: S311 - jitter
 
     async def generate(
@@ -216,7 +211,7 @@ class OpenAIAdapter:
         body = bytearray(first)
         async for read in reads:
             body += read
-            if len(body) > 2 * self._max_response_bytes + _ERROR_BODY_BYTES:
+            if len(body) > 2 * self._max_response_bytes + ERROR_BODY_BYTES:
                 raise self._failures.too_large(f"{self._max_response_bytes} bytes")
         return bytes(body)
 
@@ -244,82 +239,6 @@ class _Call:
     def headers(self) -> dict[str, str]:
         usable = self.request_id.isascii() and self.request_id.isprintable() and 0 < len(self.request_id) <= 200
         return {"x-client-request-id": self.request_id} if usable else {}
-
-
-class _Bounded(httpx2.AsyncByteStream):
-    """The body of an answer that is read whole: ends after so many bytes."""
-
-    def __init__(self, stream: httpx2.AsyncByteStream, limit_bytes: int) -> None:
-        self._stream = stream
-        self._limit_bytes = limit_bytes
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = self._limit_bytes
-        async for read in self._stream:
-            yield read[:left]
-            left -= len(read)
-            if left <= 0:
-                return
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-async def _bound_body(response: httpx2.Response) -> None:
-    """Errors and lists are read whole by the SDK, whatever their size; streams are bounded where they are read."""
-    limit = _ERROR_BODY_BYTES if not response.is_success else _LIST_BODY_BYTES
-    if (not response.is_success or response.request.method == "GET") and isinstance(
-        response.stream, httpx2.AsyncByteStream
-    ):
-        response.stream = _Bounded(response.stream, limit)
-
-
-async def _without_credential(request: httpx2.Request) -> None:
-    request.headers.pop("authorization", None)
-
-
-def _client(
-    config: OpenAIProviderConfig | AzureProviderConfig, base_url: str, api_key: str | None
-) -> AsyncOpenAI | AsyncAzureOpenAI:
-    timeout = httpx2.Timeout(
-        connect=config.connect_timeout_s,
-        read=config.stall_timeout_s,
-        write=config.stall_timeout_s,
-        pool=_POOL_TIMEOUT_S,
-    )
-    http_client = DefaultAioHttpClient(
-        timeout=timeout,
-        # Without a number aiohttp's own limit of 100 connections applies.
-        limits=httpx2.Limits(max_connections=config.max_connections, keepalive_expiry=15.0),
-        follow_redirects=False,  # a redirect would carry the prompt and Azure's key to another host
-        trust_env=not _is_loopback(base_url),  # a proxy cannot reach what listens on this machine
-        headers={"accept-encoding": "identity"},
-        event_hooks={"request": [] if api_key else [_without_credential], "response": [_bound_body]},
-    )
-    if isinstance(config, AzureProviderConfig):
-        return AsyncAzureOpenAI(
-            azure_endpoint=base_url,
-            api_version=config.api_version,
-            api_key=api_key,
-            max_retries=0,
-            timeout=timeout,
-            http_client=http_client,
-        )
-    return AsyncOpenAI(
-        base_url=base_url,
-        api_key=api_key or "none",  # the SDK insists on one; without a key the header is taken off again
-        max_retries=0,
-        timeout=timeout,
-        http_client=http_client,
-    )
-
-
-def _is_loopback(base_url: str) -> bool:
-    host = urlsplit(base_url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 async def _first_bytes(reads: AsyncIterator[bytes]) -> bytes:

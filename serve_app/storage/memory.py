@@ -273,12 +273,17 @@ class MemoryStore:
         turn = held.turn
         now = self._clock()
         if share.step is not None:
-            turn = _with_step(turn, share.step)  # refuses before anything is written
+            turn = _with_step(turn, share.step)
+        kept = self._conversation(share.key.conversation)
+        if share.finish is not None:
+            message_id = share.finish.message.message_id
+            if any(message.message_id == message_id for message in kept.messages):
+                raise MisfitError(f"message {message_id} is already there")
+        # Nothing has been written so far, and nothing is refused from here on.
         if held.records is not None:
             held.records.extend(fresh)
         held.turn = replace(turn, last_seq=turn.last_seq + len(fresh))
         held.lease_until = now + share.lease_s
-        kept = self._conversation(share.key.conversation)
         if share.session_prompt is not None and share.session_prompt != kept.head.session_prompt:
             self._change(kept, replace(kept.head, session_prompt=share.session_prompt))
         if share.finish is not None:

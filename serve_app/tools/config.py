@@ -175,7 +175,7 @@ def _server(where: str, name: str, entry: Any, lookup: Lookup) -> ServerConfig |
         raise ConfigError(f'{where}, key "name": a server is named by its key in "mcpServers"; remove it.')
     if entry.get("enabled") is False:
         return None  # its variables need not be set
-    values = {key: _filled(value, f'{where}, key "{key}"', lookup) for key, value in entry.items()}
+    values = {key: _filled(value, where, key, lookup) for key, value in entry.items()}
     model = _model(where, values)
     try:
         return model.model_validate(values | {"name": name, "type": _TYPES[values["type"]]})
@@ -196,12 +196,12 @@ def _model(where: str, values: dict[str, Any]) -> type[HttpServer] | type[StdioS
     return StdioServer if values["type"] == "stdio" else HttpServer
 
 
-def _filled(value: Any, where: str, lookup: Lookup) -> Any:
+def _filled(value: Any, where: str, key: str, lookup: Lookup) -> Any:
     """The value with its variables replaced, at any depth."""
     if isinstance(value, dict):
-        return {key: _filled(inner, f"{where}.{key}", lookup) for key, inner in value.items()}
+        return {inner_key: _filled(inner, where, f"{key}.{inner_key}", lookup) for inner_key, inner in value.items()}
     if isinstance(value, list):
-        return [_filled(inner, where, lookup) for inner in value]
+        return [_filled(inner, where, key, lookup) for inner in value]
     if not isinstance(value, str):
         return value
 
@@ -211,12 +211,13 @@ def _filled(value: Any, where: str, lookup: Lookup) -> Any:
         variable, default = match.groups()
         if variable is None:
             raise ConfigError(
-                f"{where}: holds a ${{ that begins no variable; write ${{NAME}}, or $${{ for a plain one."
+                f'{where}, key "{key}": holds a ${{ that begins no variable; write ${{NAME}}, or $${{ for a plain one.'
             )
         found = lookup(variable) or default
         if found is None:
             raise ConfigError(
-                f"{where}: the variable {variable} is not set; set it, or give a default: ${{{variable}:-…}}."
+                f'{where}, key "{key}": the variable {variable} is not set; '
+                f"set it, or give a default: ${{{variable}:-…}}."
             )
         return found
 

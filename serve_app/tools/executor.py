@@ -21,9 +21,10 @@ from serve_app.domain.tools import ToolCall, ToolResult, ToolServerState, ToolSe
 from serve_app.settings import ToolSettings
 from serve_app.telemetry import Metrics, logger
 from serve_app.tools.arguments import UnusableSchema
+from serve_app.tools.calls import CallFailed, CallLost, CallTimedOut, ServerBusy, ServerDown
 from serve_app.tools.config import ServerConfig
 from serve_app.tools.listing import OfferedTool
-from serve_app.tools.mcp_server import CallFailed, CallLost, CallTimedOut, McpServer, ServerBusy, ServerDown
+from serve_app.tools.mcp_server import McpServer
 from serve_app.tools.results import bounded, result_value
 
 UNKNOWN_TOOL = "unknown"

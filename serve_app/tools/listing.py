@@ -6,6 +6,7 @@ that breaks a bound or whose schema cannot be used is left out and named in the 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
@@ -59,9 +60,9 @@ class ToolList:
             cursor = page.next_cursor
             if cursor is None or len(listed) > MAX_TOOLS:
                 break
-        return self.take(listed.values(), complete=cursor is None)
+        return await self.take(listed.values(), complete=cursor is None)
 
-    def take(self, listed: Iterable[ListedTool], *, complete: bool = True) -> bool:
+    async def take(self, listed: Iterable[ListedTool], *, complete: bool = True) -> bool:
         """Replaces the tools by what was listed; True if anything changed."""
         kept = {tool.remote_name: tool for tool in self.tools}
         left_out: dict[str, str] = {} if complete else {"*": f"more than {MAX_PAGES} pages or {MAX_TOOLS} tools"}
@@ -76,6 +77,8 @@ class ToolList:
                 break
             try:
                 tools.append(_offered(self._config, tool, kept))
+                if tools[-1] is not kept.get(tool.name):
+                    await asyncio.sleep(0)  # compiling a schema takes milliseconds; calls go on between two
             except UnusableSchema as error:
                 left_out[tool.name[:96]] = str(error)
         for name in {*(self._config.allowed_tools or ()), *self._config.idempotent_tools}:

@@ -26,6 +26,7 @@ from mcp_types import CONNECTION_CLOSED, INVALID_REQUEST, CallToolResult, Reques
 from serve_app.domain.tools import ToolServerState
 from serve_app.settings import ToolSettings
 from serve_app.telemetry import Metrics, logger
+from serve_app.tools.calls import CallLost, CallTimedOut, ServerBusy, ServerDown, Slots
 from serve_app.tools.config import ServerConfig, StdioServer
 from serve_app.tools.listing import OfferedTool, ToolList
 from serve_app.tools.session import HttpStatus, SessionEnded, open_client, reason
@@ -34,44 +35,10 @@ MIN_RELIST_S = 0.1
 """Shortest time between two readings of a tool list, whatever the server announces."""
 MAX_MISSES = 3
 """Readings in a row that may time out while calls still run, before the session is given up with them."""
-MAX_WAITING_FACTOR = 8
-"""Calls waiting for a slot, as a multiple of ``max_calls``."""
 CLOSE_TIMEOUT_S = 10.0
 """Longest an orderly end may take: a process gets 2 s to exit, then is terminated, then killed."""
 
 _log = logger("tools")
-
-
-class CallFailed(Exception):
-    """A call that got no answer. ``outcome`` is the metric's label."""
-
-    outcome: Literal["unavailable", "lost", "timeout", "busy"]
-
-
-class ServerDown(CallFailed):
-    """There is no session, so nothing was sent."""
-
-    outcome = "unavailable"
-
-
-class ServerBusy(CallFailed):
-    """Too many calls wait already, or no slot came free in time. Nothing was sent."""
-
-    outcome = "busy"
-
-
-class CallTimedOut(CallFailed):
-    outcome = "timeout"
-
-
-class CallLost(CallFailed):
-    """The session broke under the call. ``ran`` is False where the server refused it before running anything."""
-
-    outcome = "lost"
-
-    def __init__(self, message: str, ran: bool) -> None:
-        super().__init__(message, ran)
-        self.ran = ran
 
 
 class McpServer:
@@ -92,9 +59,8 @@ class McpServer:
         self._settled = asyncio.Event()  # whether the session works is known; cleared while that is being found out
         self._wake = asyncio.Event()
         self._ended: str | None = None
-        self._slots = asyncio.Semaphore(config.max_calls)
-        self._shared_slots = shared_slots
-        self._waiting = 0
+        self._slots = Slots(config.max_calls, shared_slots)
+        self._listener: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self._leaving = False
         self._calls: set[asyncio.Task[CallToolResult]] = set()
@@ -137,14 +103,19 @@ class McpServer:
     async def aclose(self) -> None:
         """Ends the session, a process included. Takes at most ``CLOSE_TIMEOUT_S``."""
         self._closing.set()
-        for call in tuple(self._calls):
+        ending: set[asyncio.Task[Any]] = {*self._calls}
+        for call in ending:
             call.cancel()
-        if self._owner is None:
-            return
-        if not self._leaving:  # else a process is being ended already, and must not be left behind
-            self._owner.cancel()
-        await asyncio.wait({self._owner}, timeout=CLOSE_TIMEOUT_S)
-        self._owner.cancel()
+        if self._owner is not None:
+            ending.add(self._owner)
+            if not self._leaving:  # else a process is being ended already, and must not be left behind
+                self._owner.cancel()
+        if ending:
+            _, late = await asyncio.wait(ending, timeout=CLOSE_TIMEOUT_S)
+            for task in late:
+                task.cancel()
+        if self._listener is not None:
+            await asyncio.wait({self._listener}, timeout=1.0)  # cancelled by the owner
 
     async def call(
         self, remote_name: str, arguments: dict[str, Any], meta: dict[str, Any], deadline: float
@@ -161,12 +132,12 @@ class McpServer:
             raise ServerDown("still connecting") from None
         try:
             async with asyncio.timeout_at(deadline):
-                await self._take_slots()
+                await self._slots.take()
         except TimeoutError:
             raise ServerBusy("no slot came free in time") from None
         client = self._client
         if client is None:
-            self._free_slots()
+            self._slots.free()
             raise ServerDown(self._error or "not connected")
         task = asyncio.create_task(_call(client, remote_name, arguments, meta))
         self._calls.add(task)
@@ -198,27 +169,9 @@ class McpServer:
         except asyncio.CancelledError:
             raise CallLost("closing", True) from None
 
-    async def _take_slots(self) -> None:
-        if self._waiting >= self.config.max_calls * MAX_WAITING_FACTOR:
-            raise ServerBusy("too many calls wait")
-        self._waiting += 1
-        try:
-            await self._slots.acquire()
-            try:
-                await self._shared_slots.acquire()
-            except BaseException:
-                self._slots.release()
-                raise
-        finally:
-            self._waiting -= 1
-
-    def _free_slots(self) -> None:
-        self._slots.release()
-        self._shared_slots.release()
-
     def _call_ended(self, task: asyncio.Task[CallToolResult]) -> None:
         self._calls.discard(task)
-        self._free_slots()
+        self._slots.free()
         if not task.cancelled():
             task.exception()  # seen, also where the caller has gone
 
@@ -230,7 +183,6 @@ class McpServer:
             status = HttpStatus()
             self._ended = None
             up_since: float | None = None
-            listener: asyncio.Task[None] | None = None
             error: BaseException
             try:
                 async with open_client(
@@ -244,7 +196,7 @@ class McpServer:
                     status.code = None
                     up_since = loop.time()
                     self._went_up(client)
-                    listener = asyncio.create_task(self._listen(client))
+                    self._listener = asyncio.create_task(self._listen(client))
                     try:
                         await self._watch(client)
                     finally:
@@ -257,8 +209,8 @@ class McpServer:
                 error = SessionEnded("the session ended")
             finally:
                 self._leaving = False
-                if listener is not None:
-                    listener.cancel()
+                if self._listener is not None:
+                    self._listener.cancel()
             if up_since is not None and loop.time() - up_since > self._settings.retry_max_s:
                 failures = 0
             if self._closing.is_set():

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
-
-import msgspec
 
 from serve_app.domain.conversation import Message, MessageStatus, Part, TextPart, ToolCallPart, ToolResultPart
 from serve_app.domain.events import ToolFeedback
-from serve_app.domain.generation import Generation, ModelMessage
-from serve_app.domain.tools import ToolCall, ToolResult
+from serve_app.domain.generation import Generation
+from serve_app.domain.tools import ToolResult
 from serve_app.domain.turns import StepRecord, Turn
 from serve_app.domain.usage import Usage
 
@@ -103,24 +100,3 @@ def step_record(
         first_delta_ms=generation.first_delta_ms,
         tools_ms=tools_ms,
     )
-
-
-def step_messages(record: StepRecord) -> list[ModelMessage]:
-    """A completed step as the next model call sees it."""
-    calls = tuple(
-        ToolCall(tool_call_id=part.tool_call_id, name=part.name, arguments=part.arguments)
-        for part in record.parts
-        if isinstance(part, ToolCallPart)
-    )
-    text = "".join(part.text for part in record.parts if isinstance(part, TextPart))
-    messages = [ModelMessage(role="assistant", content=text, tool_calls=calls)]
-    messages.extend(
-        ModelMessage(role="tool", tool_call_id=part.tool_call_id, content=_result_text(part.result))
-        for part in record.parts
-        if isinstance(part, ToolResultPart)
-    )
-    return messages
-
-
-def _result_text(result: Any) -> str:
-    return result if isinstance(result, str) else msgspec.json.encode(result).decode()

@@ -23,6 +23,7 @@ from serve_app.domain.events import ChatResponse, StepReset, TerminalEvent, Turn
 from serve_app.domain.generation import Generation, ModelMessage, ModelRequest
 from serve_app.domain.prompts import Prompt, PromptRequest
 from serve_app.domain.tools import ToolCall, ToolResult, ToolSpec
+from serve_app.domain.transcript import step_messages
 from serve_app.domain.turns import FinishTurn, StepRecord, Turn, TurnClaim, TurnState
 from serve_app.errors import DeadlineExceeded, Internal, LeaseLost, ParleyError, StageUnavailable, UpstreamFailed
 from serve_app.models.port import ModelGateway
@@ -30,7 +31,7 @@ from serve_app.prompting.port import PromptBuilder
 from serve_app.settings import ConversationSettings, TurnSettings
 from serve_app.telemetry import Metrics, logger
 from serve_app.tools.port import ToolExecutor
-from serve_app.turns.answer import Answer, step_messages, step_record
+from serve_app.turns.answer import Answer, step_record
 from serve_app.turns.calls import log_starts, run_calls, unfinished_calls, unknown_outcome
 from serve_app.turns.log import TurnLog
 from serve_app.turns.offer import Offer
@@ -128,7 +129,7 @@ class _Run:
         messages = list(prompt.messages)
         await self._take_over()
         for record in self._answer.steps:
-            messages.extend(step_messages(record))
+            messages.extend(step_messages(record.parts))
         if self._answer.steps and self._answer.steps[-1].finish_reason != "tool_calls":
             return
         for step in range(len(self._answer.steps), self._settings.max_steps):
@@ -141,7 +142,7 @@ class _Run:
                 self._finish_reason = "stop" if generation.finish_reason == "tool_calls" else generation.finish_reason
                 return
             record = await self._call_tools(step, generation)
-            messages.extend(step_messages(record))
+            messages.extend(step_messages(record.parts))
 
     async def _prompt(self, tools: tuple[ToolSpec, ...]) -> Prompt:
         began = time.monotonic()
@@ -327,7 +328,7 @@ class _Run:
 
 def _generation_of(record: StepRecord) -> Generation:
     """A checkpoint's model call, for making its record again with more results."""
-    message = step_messages(record)[0]
+    message = step_messages(record.parts)[0]
     return Generation(
         model_id=record.model_id,
         finish_reason="tool_calls",

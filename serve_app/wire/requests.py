@@ -164,9 +164,11 @@ class ChatRequest(BaseModel):
     """The conversation; made if there is none of that id, named by the server if none is given."""
     messages: Annotated[list[UiMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
     trigger: Literal["submit-message", "regenerate-message"] = "submit-message"
-    message_id: Annotated[str, Field(max_length=256, validation_alias=AliasChoices("messageId", "message_id"))] | None = None
-    model_id: Annotated[ModelId, Field(validation_alias=AliasChoices("model_id", "modelId"))] | None = None
-    tool_id: Annotated[ShortId, Field(validation_alias=AliasChoices("tool_id", "toolId"))] | None = None
+    message_id: Annotated[
+        Annotated[str, Field(max_length=256)] | None, Field(validation_alias=AliasChoices("messageId", "message_id"))
+    ] = None
+    model_id: Annotated[ModelId | None, Field(validation_alias=AliasChoices("model_id", "modelId"))] = None
+    tool_id: Annotated[ShortId | None, Field(validation_alias=AliasChoices("tool_id", "toolId"))] = None
 
     def query_text(self) -> tuple[str, str | None]:
         """Text and id of the last user message. Raises InvalidInput where there is none or it has parts other than text."""

@@ -10,6 +10,8 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, Field
 
+from serve_app.companions.errors import RecordNotFoundError
+
 Stage = Literal["Prospecting", "Qualification", "Proposal", "Negotiation", "Closed Won", "Closed Lost"]
 MAX_ROWS: Final = 50
 
@@ -22,10 +24,6 @@ _ACCOUNT: Final = (
     " (SELECT count(*) FROM opportunities o WHERE o.account_id = a.id AND o.stage NOT LIKE 'Closed%')"
     " AS open_opportunities FROM accounts a"
 )
-
-
-class RecordNotFoundError(LookupError):
-    """No row, or more than one, fits what was asked; the text is a sentence for the person who asked."""
 
 
 class Account(BaseModel):

@@ -15,9 +15,9 @@ from serve_app.companions.crm.records import (
     CrmRecords,
     Opportunity,
     OpportunityList,
-    RecordNotFoundError,
     Stage,
 )
+from serve_app.companions.errors import RecordNotFoundError
 from serve_app.companions.mcp_hosting import new_mcp_server
 
 READ = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)

@@ -9,12 +9,10 @@ from typing import Final
 
 from pydantic import BaseModel, Field
 
+from serve_app.companions.errors import RecordNotFoundError
+
 MAX_ROWS: Final = 50
 _EMPLOYEE: Final = "SELECT id, name, department, title, email, city, manager, hired_on FROM employees"
-
-
-class RecordNotFoundError(LookupError):
-    """No row, or more than one, fits what was asked; the text is a sentence for the person who asked."""
 
 
 class Employee(BaseModel):

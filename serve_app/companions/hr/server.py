@@ -9,12 +9,12 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ToolAnnotations
 from pydantic import Field
 
+from serve_app.companions.errors import RecordNotFoundError
 from serve_app.companions.hr.records import (
     DepartmentList,
     EmployeeList,
     HrRecords,
     LeaveBalance,
-    RecordNotFoundError,
 )
 from serve_app.companions.mcp_hosting import new_mcp_server
 

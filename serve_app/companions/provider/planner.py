@@ -85,10 +85,9 @@ class Planner:
         }
         profile = self._profile.model_copy(update=pace)
         calls = tuple(Call(call.name, msgspec.json.encode(call.arguments).decode()) for call in response.tool_calls)
-        return _limited(
-            request,
-            Plan(split_pieces(response.text), calls, "stop", profile, response.failure, False, f"script: {rule}"),
-        )
+        pieces = split_pieces(response.text)
+        failure = response.failure or self._by_chance(profile, len(pieces))
+        return _limited(request, Plan(pieces, calls, "stop", profile, failure, False, f"script: {rule}"))
 
     def _by_chance(self, profile: LoadProfile, pieces: int) -> Failure | None:
         if profile.error_rate and self.chance.random() < profile.error_rate:

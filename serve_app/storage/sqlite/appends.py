@@ -1,6 +1,8 @@
 """The SQL of an append: the hot path of the whole program, once per flush for all turns of a replica.
 
-A turn's plain share is three statements: find it, insert its records, move its head. Each turn has its own savepoint.
+A turn's plain share is three statements: find it, insert its records, move its head. The batch is first tried in one
+savepoint; only where a share fails is it taken back and done again with a savepoint for each, because a savepoint per turn
+is a quarter of the cost of an append and no share fails unless an owner has a bug.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from serve_app.telemetry import logger
 
 _FIND = (
     "SELECT t.id, t.conversation, t.epoch, t.last_seq, t.finished_us, t.cancel_requested "
-    f"FROM turn t WHERE {OF_CONVERSATION} AND t.turn_id = ?"
+    "FROM turn t WHERE " + OF_CONVERSATION + " AND t.turn_id = ?"
 )
 _INSERT = f"INSERT INTO event ({EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants only
 _MOVE = "UPDATE turn SET last_seq = ?, lease_until = ? WHERE id = ?"
@@ -31,26 +33,41 @@ def append(connection: apsw.Connection, now: float, batch: Sequence[AppendTurn])
     What is wrong with one share (a misfit, values that cannot be stored) refuses that share as lost and is logged; what
     is wrong with the store (disk, locks) fails the whole batch, so that it can be sent again.
     """
-    replies: list[AppendReply] = []
-    for share in batch:
-        connection.execute("SAVEPOINT share")
-        try:
-            reply = _append(connection, now, share)
-        except Exception as error:
-            if isinstance(error, apsw.Error) and not isinstance(error, apsw.ConstraintError | apsw.TooBigError):
-                raise
-            connection.execute("ROLLBACK TO share")
-            reply = AppendReply(turn_id=share.key.turn_id, status="lost")
-            _log.error(
-                "append refused",
-                turn_id=share.key.turn_id,
-                epoch=share.epoch,
-                reason=str(error),
-                exc_info=not isinstance(error, MisfitError),
-            )
-        connection.execute("RELEASE share")
-        replies.append(reply)
+    connection.execute("SAVEPOINT batch")
+    try:
+        replies = [_append(connection, now, share) for share in batch]
+    except Exception as error:
+        if _is_of_store(error):
+            raise
+        connection.execute("ROLLBACK TO batch")
+        replies = [_append_apart(connection, now, share) for share in batch]
+    connection.execute("RELEASE batch")
     return replies
+
+
+def _append_apart(connection: apsw.Connection, now: float, share: AppendTurn) -> AppendReply:
+    """A share in its own savepoint, refused as lost where it does not fit."""
+    connection.execute("SAVEPOINT share")
+    try:
+        reply = _append(connection, now, share)
+    except Exception as error:
+        if _is_of_store(error):
+            raise
+        connection.execute("ROLLBACK TO share")
+        reply = AppendReply(turn_id=share.key.turn_id, status="lost")
+        _log.error(
+            "append refused",
+            turn_id=share.key.turn_id,
+            epoch=share.epoch,
+            reason=str(error),
+            exc_info=not isinstance(error, MisfitError),
+        )
+    connection.execute("RELEASE share")
+    return reply
+
+
+def _is_of_store(error: Exception) -> bool:
+    return isinstance(error, apsw.Error) and not isinstance(error, apsw.ConstraintError | apsw.TooBigError)
 
 
 def _append(connection: apsw.Connection, now: float, share: AppendTurn) -> AppendReply:

@@ -7,6 +7,8 @@ Rules the layout keeps:
 - A removed conversation loses its owner and id at once, which hides it and all that hangs on it; its rows go in pieces.
 - What every append rewrites (``turn``) is apart from what is large and written once (``turn_input``, ``turn_step``,
   ``session_prompt``): SQLite rewrites whole rows.
+- Events are a rowid table: an append for many turns then writes next to itself, and not one page per turn (measured: a
+  quarter less CPU and far less log than WITHOUT ROWID at 32 running turns).
 - ``*_us`` are Unix microseconds; ``lease_until`` is in Unix seconds. Bodies are JSON of the domain's structs.
 - ``usage`` outlives its conversation: it is what was consumed.
 """
@@ -95,7 +97,7 @@ CREATE TABLE event (
   terminal INTEGER NOT NULL,
   body BLOB NOT NULL,
   PRIMARY KEY (turn, seq)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 CREATE TABLE usage (
   id INTEGER PRIMARY KEY,

@@ -86,7 +86,8 @@ _names = st.sampled_from(["name", "account_id", "amount", "due_date", "colour", 
 @settings(max_examples=80, deadline=None)
 @given(
     st.dictionaries(_names, _leaf, max_size=5),
-    st.text(alphabet="abc ABC 12 -.,'\"", max_size=60) | st.sampled_from(["Contoso and Fabrikam, 12 red on 2027-01-01"]),
+    st.text(alphabet="abc ABC 12 -.,'\"", max_size=60)
+    | st.sampled_from(["Contoso and Fabrikam, 12 red on 2027-01-01"]),
 )
 def test_what_is_filled_always_fits_the_schema(properties: dict[str, Any], text: str) -> None:
     schema = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}

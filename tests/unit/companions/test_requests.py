@@ -12,7 +12,10 @@ from serve_app.companions.provider.planner import split_pieces
 from serve_app.companions.provider.requests import read_request
 
 USER = {"role": "user", "content": "hi"}
-CALL = {"role": "assistant", "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}
+CALL = {
+    "role": "assistant",
+    "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+}
 RESULT = {"role": "tool", "tool_call_id": "c1", "content": "ok"}
 
 
@@ -26,7 +29,11 @@ def test_a_complete_tool_round_is_accepted() -> None:
 
 
 def test_parts_are_joined_and_other_fields_ignored() -> None:
-    parts = [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "x"}}, {"type": "text", "text": "b"}]
+    parts = [
+        {"type": "text", "text": "a"},
+        {"type": "image_url", "image_url": {"url": "x"}},
+        {"type": "text", "text": "b"},
+    ]
     request = read_request(body([{"role": "user", "content": parts, "extra": 1}], user="u"), None)
     assert request.messages[0].text == "a\nb"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.companions.crm.records import CrmRecords, RecordNotFoundError
-from serve_app.companions.errors import CompanionError
+from serve_app.companions.crm.records import CrmRecords
+from serve_app.companions.errors import CompanionError, RecordNotFoundError
 from serve_app.companions.hr.records import HrRecords
 from serve_app.companions.sample_data import open_crm, open_hr
 

@@ -47,9 +47,11 @@ def calls_for(question: str, offered: list[Tool], *earlier: str, **options: Any)
     return [(call.name, json.loads(call.arguments)) for call in reply(messages, offered, **options).calls]
 
 
-def converse(question: str, offered: list[Tool], answer: Callable[[str, dict[str, Any]], Any]) -> tuple[list[Calls], str]:
+def converse(
+    question: str, offered: list[Tool], answer: Callable[[str, dict[str, Any]], Any]
+) -> tuple[list[Calls], str]:
     """Run a turn to its text, answering calls with `answer`; returns the calls of each round and the text."""
-    messages, rounds = [Message("user", question)], []
+    messages, rounds = [Message("user", question)], list[Calls]()
     for _ in range(6):
         made = reply(messages, offered)
         if not made.calls:
@@ -165,6 +167,18 @@ def test_a_follow_up_uses_the_tool_of_the_question_before(tools: list[Tool]) -> 
 def test_a_pronoun_stands_for_what_was_named_last(tools: list[Tool]) -> None:
     made = calls_for("Which opportunities does it have?", tools, "Find the account Fabrikam")
     assert made == [("crm__list_opportunities", {"account": "Fabrikam"})]
+
+
+def test_somebody_or_something_unknown_is_looked_up_everywhere_and_told_once(tools: list[Tool]) -> None:
+    def answer(name: str, _arguments: dict[str, Any]) -> Any:
+        if name.startswith("hr"):
+            return {"error": "No employee matches 'Contoso'."}
+        return {"accounts": [{"id": "ACC-001", "name": "Contoso"}]}
+
+    rounds, text = converse("Tell me about Contoso", tools, answer)
+    assert rounds == [[("crm__find_account", {"name": "Contoso"}), ("hr__find_employee", {"name": "Contoso"})]]
+    assert "ACC-001" in text
+    assert "No employee" not in text
 
 
 def test_an_id_that_is_needed_is_looked_up_in_a_round_before() -> None:

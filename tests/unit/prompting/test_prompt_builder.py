@@ -92,12 +92,14 @@ async def test_the_kept_prompt_is_used_while_nothing_it_was_made_from_changes(
     [
         ({"principal": replace(SALES, roles=("hr", "sales"))}, "2026-11-23 sam hrsales crm.find"),
         ({"principal": replace(SALES, roles=())}, "2026-11-23 sam  crm.find"),
+        ({"principal": replace(SALES, tenant_id="other")}, "2026-11-23 sam sales crm.find"),
+        ({"principal": replace(SALES, user_id="max")}, "2026-11-23 max sales crm.find"),
         ({"tools": (CRM, HR)}, "2026-11-23 sam sales crm.find hr.find"),
         ({"tools": ()}, "2026-11-23 sam sales"),
         ({"tools": (replace(CRM, description="Finds more."),)}, "2026-11-23 sam sales crm.find"),
     ],
 )
-async def test_a_change_of_roles_or_tools_renews_the_prompt(
+async def test_a_change_of_who_asks_or_with_which_tools_renews_the_prompt(
     builder: LocalPromptBuilder, changes: dict[str, Any], text: str
 ) -> None:
     kept = await kept_by(builder)

@@ -9,7 +9,7 @@ import pytest
 
 from serve_app.domain.conversation import Message, MessageStatus, Part, TextPart, ToolCallPart, ToolResultPart
 from serve_app.domain.generation import ModelMessage
-from serve_app.prompting.transcript import NO_RESULT, step_messages, tool_content, transcript
+from serve_app.domain.transcript import NO_RESULT, step_messages, tool_content, transcript
 
 
 def text(content: str) -> TextPart:

@@ -14,7 +14,7 @@ from serve_app.domain.generation import ModelMessage
 from serve_app.domain.tools import ToolSpec
 from serve_app.errors import TooLarge
 from serve_app.prompting.tokens import PRIMING_TOKENS, message_tokens, tool_tokens
-from serve_app.prompting.transcript import transcript
+from serve_app.domain.transcript import transcript
 from serve_app.prompting.window import SHORT_RESULT_TOKENS, Window, answer_tokens, fit
 from tests.unit.prompting.conftest import WordCounter
 
@@ -171,7 +171,7 @@ _MESSAGES = st.one_of(
 @given(
     history=st.lists(_MESSAGES, max_size=12),
     query_words=st.integers(0, 80),
-    context_tokens=st.integers(1, 3_000),
+    spare_tokens=st.integers(-1_500, 60),
     history_messages=st.integers(0, 14),
     max_output_tokens=st.none() | st.integers(1, 2_000),
     tools=st.sampled_from([(), (TOOL,)]),
@@ -179,16 +179,21 @@ _MESSAGES = st.one_of(
 def test_whatever_the_history_a_window_is_valid_and_within_the_context(
     history: list[Message],
     query_words: int,
-    context_tokens: int,
+    spare_tokens: int,
     history_messages: int,
     max_output_tokens: int | None,
     tools: tuple[ToolSpec, ...],
 ) -> None:
     counter = WordCounter()
     query = "q " * query_words
-    limit = context_tokens - answer_tokens(context_tokens, max_output_tokens)
     bare = (ModelMessage(role="system", content="be good"), ModelMessage(role="user", content=query))
     fixed = PRIMING_TOKENS + tool_tokens(counter, tools) + sum(message_tokens(counter, item) for item in bare)
+    considered = history[-history_messages:] if history_messages else []
+    everything = [shown for stored in considered for shown in transcript(stored)]
+    needed = fixed + sum(message_tokens(counter, item) for item in everything)
+    # Around what is needed, with the quarter for the answer: there the decisions are made.
+    context_tokens = max(1, (needed + spare_tokens) * 4 // 3)
+    limit = context_tokens - answer_tokens(context_tokens, max_output_tokens)
     options: dict[str, Any] = {
         "query": query,
         "tools": tools,
@@ -224,13 +229,11 @@ def test_whatever_the_history_a_window_is_valid_and_within_the_context(
     assert not waiting
 
     # Order: what is kept is the end of the whole transcript, with nothing changed but cut results.
-    considered = history[-history_messages:] if history_messages else []
-    everything = [shown for stored in considered for shown in transcript(stored)]
     tail = everything[len(everything) - len(inside) :]
     for shown, original in zip(inside, tail, strict=True):
         assert shown == original or (shown.role == original.role == "tool" and "shortened" in shown.content)
 
     # Nothing is given up, or cut, that would have fitted.
-    if sum(message_tokens(counter, item) for item in everything) + fixed <= limit:
+    if needed <= limit:
         assert found.dropped_messages == 0
         assert inside == tuple(tail)

@@ -1,0 +1,60 @@
+# `make run` and `make test` need Python 3.11+, make and a package index; everything else they install into .venv.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-test run test lint peers lock benchmark clean
+
+help:  ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.installed  ## make the environment from the lock file
+
+setup-test: $(VENV)/.installed-test
+
+run: setup  ## start everything on http://127.0.0.1:8000
+	@exec $(BIN)/parley serve
+
+test: setup-test peers  ## run the whole suite
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: setup-test  ## format, lint, import direction, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+peers:  ## programs of others that the suite talks to, where npm is there
+	@if command -v npm >/dev/null 2>&1; then \
+	  for peer in tests/peers tests/peers_ai_sdk; do \
+	    npm ci --prefix $$peer --no-audit --no-fund --silent || exit 1; done; \
+	else echo "npm is not installed: the tests against npm peers are skipped"; fi
+
+lock: setup-test  ## lock the newest versions that pyproject.toml allows
+	$(PIP) install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --group build \
+	  pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --group build --group dev \
+	  -c requirements.lock pyproject.toml -o requirements-test.lock
+
+benchmark: setup-test  ## the channel between stages, on this machine
+	$(BIN)/python load_tests/channel_benchmark.py
+
+clean:  ## remove the environment (never the data)
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Parley needs Python 3.11 or newer; name one with PYTHON=… (this is $$($(PYTHON) --version))"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --require-hashes -r requirements.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-test: requirements-test.lock $(VENV)/.installed
+	$(PIP) install --quiet --require-hashes -r requirements-test.lock
+	@touch $@

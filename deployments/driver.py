@@ -1,0 +1,164 @@
+"""Starts Ray, Serve and the graph on this machine, and ends them: the child process of ``parley serve``.
+
+It talks to its parent by lines of JSON on the file descriptor it is given, and stops when its standard input says so or
+closes. Signals are the parent's business.
+
+    {"phase": …} progress · {"stages": {name: state}} · {"ready": {…}} · {"failed": sentence}
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from serve_app.errors import ConfigError
+
+PR_SET_PDEATHSIG = 1
+STOP_TIMEOUT_S = 7.0
+
+
+class DriverOptions(Struct, frozen=True, kw_only=True):
+    """What the parent passes on the command line, as JSON."""
+
+    tell_fd: int
+    run_dir: str
+    serve_config: str
+    config: str | None
+    overrides: dict[str, Any]
+    host: str
+    port: int
+    metrics_port: int
+    start_timeout_s: float
+
+
+class Driver:
+    def __init__(self, options: DriverOptions) -> None:
+        self._options = options
+        self._tell = os.fdopen(options.tell_fd, "w", encoding="utf-8")
+
+    def tell(self, **line: Any) -> None:
+        """One line to the parent."""
+        self._tell.write(json.dumps(line) + "\n")
+        self._tell.flush()
+
+    def run(self) -> int:
+        """Returns the exit code: 0 after an orderly stop, 2 when the graph could not start."""
+        _end_with_parent()
+        os.environ.pop("RAY_ADDRESS", None)  # never attach to somebody else's cluster
+        self.tell(phase="importing Ray")
+        import ray
+
+        from deployments.options import load_serve_config, stage_options
+        from serve_app.app import graph
+        from serve_app.settings import Secrets, Settings
+
+        options = self._options
+        try:
+            serve_config = load_serve_config(Path(options.serve_config))
+            settings = Settings.load(Path(options.config) if options.config else None, options.overrides)
+            application = graph(settings, Secrets.from_environment(), stage_options(serve_config.applications[0]))
+        except ConfigError as error:
+            self.tell(failed=error.message)
+            return 2
+        self.tell(phase="starting Ray")
+        ray.init(
+            address="local",
+            namespace="serve",
+            include_dashboard=False,
+            num_cpus=max(8, os.cpu_count() or 1),  # Ray's CPUs are shares for placing actors here, not cores
+            _temp_dir=options.run_dir,
+            object_store_memory=100 * 2**20,
+            _metrics_export_port=options.metrics_port,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
+        self.tell(phase="starting Serve")
+        client = self._start_serve(serve_config)
+        self.tell(phase="starting stages")
+        failed = self._run(application, serve_config)
+        if failed is not None:
+            self.tell(failed=failed)
+            return 2
+        client.wait_for_proxies_serving()
+        self.tell(ready={"url": f"http://{options.host}:{options.port}", "metrics_port": options.metrics_port})
+        sys.stdin.readline()  # "stop", or the parent is gone
+        self.tell(phase="stopping")
+        client.shutdown(timeout_s=STOP_TIMEOUT_S)
+        ray.shutdown()
+        return 0
+
+    def _start_serve(self, serve_config: Any) -> Any:
+        from ray.serve._private.api import serve_start
+
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        return serve_start(
+            http_options={"host": self._options.host, "port": self._options.port},
+            proxy_location="HeadOnly",
+            global_logging_config=serve_config.logging_config,
+        )
+
+    def _run(self, application: Any, serve_config: Any) -> str | None:
+        """Deploys and waits; returns why it failed, or None when every stage runs."""
+        from ray import serve
+        from ray.serve.schema import ApplicationStatus
+
+        name = serve_config.applications[0].name
+        serve.run_many(
+            [serve.RunTarget(application, name=name, route_prefix=serve_config.applications[0].route_prefix)],
+            wait_for_ingress_deployment_creation=False,
+            wait_for_applications_running=False,
+        )
+        until = time.monotonic() + self._options.start_timeout_s
+        told: dict[str, str] = {}
+        while time.monotonic() < until:
+            status = serve.status().applications.get(name)
+            if status is not None:
+                stages = {stage: info.status.value for stage, info in status.deployments.items()}
+                if stages != told:
+                    self.tell(stages=stages)
+                    told = stages
+                if status.status == ApplicationStatus.RUNNING:
+                    return None
+                for stage, info in status.deployments.items():
+                    if info.status.value in ("DEPLOY_FAILED", "UNHEALTHY") or "failed to start" in info.message.lower():
+                        return f"The stage {stage} did not start: {_reason(info.message)}"
+                if status.status == ApplicationStatus.DEPLOY_FAILED:
+                    return _reason(status.message)
+            time.sleep(0.1)
+        waiting = ", ".join(sorted(stage for stage, state in told.items() if state != "HEALTHY"))
+        return f"The graph was not ready after {self._options.start_timeout_s:g} s; still starting: {waiting}."
+
+
+def _reason(message: str) -> str:
+    """The sentence of the exception at the end of a Serve message with a traceback in it."""
+    lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
+    for line in reversed(lines):
+        name, colon, sentence = line.partition(": ")
+        if colon and name.replace(".", "").replace("_", "").isalnum() and "Error" in name:
+            return sentence
+    return lines[-1] if lines else "no reason was given"
+
+
+def _end_with_parent() -> None:
+    """Asks the kernel to end this process when its parent ends, whatever ends it."""
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    import msgspec
+
+    sys.exit(Driver(msgspec.json.decode(sys.argv[1], type=DriverOptions)).run())

@@ -1,0 +1,49 @@
+"""Stands in for the HAProxy binary, narrows where it listens, and becomes it.
+
+Serve's template binds its metrics and statistics ports on every interface and has no setting for it
+(``serve/_private/haproxy_templates.py`` in Ray 2.60). Serve does let one name the binary, so this is what it starts: the
+generated file's binds are rewritten to ``HAPROXY_LAUNCHER_BIND``, the kernel is asked to end HAProxy when the process that
+manages it ends (else it stays behind, holding its ports), and then this process turns into HAProxy, keeping its pid.
+
+Run with ``-I -S``: nothing but the standard library, and as little start-up time as possible.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+
+
+def narrowed(text: str, host: str) -> str:
+    """A HAProxy configuration with every wildcard bind replaced by ``host``, and sockets for their owner only."""
+    text = re.sub(r"^(\s*bind )(?:\*|0\.0\.0\.0|::|\[::\])?:(\d+)", rf"\g<1>{host}:\2", text, flags=re.MULTILINE)
+    return text.replace("mode 666", "mode 600")
+
+
+def main(arguments: list[str]) -> None:
+    if "-f" in arguments:
+        path = Path(arguments[arguments.index("-f") + 1])
+        text = path.read_text(encoding="utf-8")
+        changed = narrowed(text, os.environ["HAPROXY_LAUNCHER_BIND"])
+        if changed != text:
+            # Replaced in one move: a reload may read the file at any moment.
+            temporary = path.with_suffix(f".{os.getpid()}")
+            temporary.write_text(changed, encoding="utf-8")
+            temporary.replace(path)
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it ended before we had asked
+            sys.exit(1)
+    binary = os.environ["HAPROXY_LAUNCHER_BINARY"]
+    os.execv(binary, [binary, *arguments])  # noqa: S606 - the operator's own Ray installation
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

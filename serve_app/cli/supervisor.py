@@ -1,0 +1,185 @@
+"""Runs the graph's driver as a child and answers for every process that comes of it.
+
+    parley serve (this: signals and console, no Ray) ──► driver ──► Ray's processes, replicas, HAProxy
+
+This process makes itself the reaper of its descendants' orphans, so its descendants are exactly what has to be gone before
+it ends; nothing is found by name. An orderly stop is asked of the driver; whatever is left when its time is up is killed.
+If this process itself is killed, the kernel ends the driver, and the rest follows it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+PR_SET_CHILD_SUBREAPER = 36
+GRACE_S = 9.0
+"""Orderly part of a stop; killing and reaping take well below a second more."""
+KILL_TIMEOUT_S = 5.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+OnLine = Callable[[dict[str, Any]], None]
+"""Takes what the driver tells: ``phase``, ``stages``, ``ready`` or ``failed``."""
+
+
+class Supervisor:
+    """Starts one driver and returns its exit code from :meth:`run`. Use it in the main thread, once."""
+
+    def __init__(self, options: Mapping[str, Any], environment: Mapping[str, str], on_line: OnLine) -> None:
+        self._options = dict(options)
+        self._environment = dict(environment)
+        self._on_line = on_line
+        self._ready = False
+        self._failed = False
+        self._stopping = False
+        self._deadline: float | None = None
+
+    def run(self) -> int:
+        """0 after an orderly stop, 2 when the graph could not start, 1 when it died, 130 when stopped while starting."""
+        _adopt_orphans()
+        signals = _signal_pipe()
+        told, tell = os.pipe()
+        child = subprocess.Popen(  # noqa: S603 - our own module, our own interpreter
+            [sys.executable, "-m", "deployments.driver", json.dumps({**self._options, "tell_fd": tell})],
+            env={**os.environ, **self._environment},
+            stdin=subprocess.PIPE,
+            pass_fds=[tell],
+            start_new_session=True,  # the terminal's Ctrl-C is for us to pass on
+        )
+        os.close(tell)
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(signals, selectors.EVENT_READ)
+                selector.register(told, selectors.EVENT_READ)
+                return self._watch(child, selector, signals, told)
+        finally:
+            end_descendants()
+            os.close(told)
+
+    def _watch(self, child: subprocess.Popen[bytes], selector: selectors.BaseSelector, signals: int, told: int) -> int:
+        rest = b""
+        while True:
+            timeout = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+            for key, _ in selector.select(timeout):
+                if key.fd == signals:
+                    if any(number in SIGNALS for number in os.read(signals, 256)):
+                        self._stop(child)
+                    continue
+                chunk = os.read(told, 65536)
+                if not chunk:
+                    selector.unregister(told)
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    self._hear(json.loads(line))
+            if child.poll() is not None:
+                return self._code(child.returncode)
+            if self._deadline is not None and time.monotonic() >= self._deadline:
+                return 0 if self._ready else 130
+
+    def _hear(self, line: dict[str, Any]) -> None:
+        self._ready = self._ready or "ready" in line
+        self._failed = self._failed or "failed" in line
+        self._on_line(line)
+
+    def _stop(self, child: subprocess.Popen[bytes]) -> None:
+        """Asks for an orderly end; at once where nothing runs yet that could be lost, or where it is asked for again."""
+        now = time.monotonic()
+        if self._stopping or not self._ready or child.stdin is None:
+            self._deadline = now
+        else:
+            self._deadline = now + GRACE_S
+            try:
+                child.stdin.write(b"stop\n")
+                child.stdin.flush()
+            except OSError:
+                self._deadline = now
+        if not self._stopping:
+            self._stopping = True
+            self._on_line({"phase": "stopping"})
+
+    def _code(self, returned: int) -> int:
+        if self._failed:
+            return 2
+        if self._stopping:
+            return 0 if self._ready else 130
+        self._on_line({"failed": f"The graph ended by itself (exit code {returned}); its logs say why."})
+        return 1
+
+
+def end_descendants() -> int:
+    """Kills every process below this one and waits until none is left. Returns how many it had to kill."""
+    killed = 0
+    until = time.monotonic() + KILL_TIMEOUT_S
+    while time.monotonic() < until:
+        left = [process for process in psutil.Process().children(recursive=True) if _alive(process)]
+        for process in left:
+            try:
+                process.kill()
+                killed += 1
+            except psutil.NoSuchProcess:
+                continue
+        _reap()
+        if not left:
+            break
+        time.sleep(0.02)
+    return killed
+
+
+def free_port(host: str) -> int:
+    """A port that nobody listens on now, for an endpoint the operator did not choose."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def run_folder() -> Path:
+    """A private, short folder for the run's sockets and logs: Unix socket names end at 107 bytes."""
+    import tempfile
+
+    return Path(tempfile.mkdtemp(prefix="parley-", dir="/tmp" if Path("/tmp").is_dir() else None))  # noqa: S108
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _reap() -> None:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
+def _adopt_orphans() -> None:
+    # Without it (other systems than Linux) a killed Ray process could leave children that are nobody's.
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _signal_pipe() -> int:
+    """A descriptor that becomes readable with each signal's number; set up before anything is started."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write)
+    for number in (*SIGNALS, signal.SIGCHLD):
+        signal.signal(number, lambda *_: None)
+    return read

@@ -1,0 +1,110 @@
+"""The ASGI application of the Ingress stage, from its services.
+
+Edge (id, headers, origin, size, log) ─► CORS ─► routes: chat · conversations · service · docs · page
+                                                 └─ /ws/chat
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse, Response
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Mount, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+
+from serve_app.ingress import conversations, meta, sse
+from serve_app.ingress.chat import ChatService
+from serve_app.ingress.docs import DESCRIPTION, describe_problems, docs_routes
+from serve_app.ingress.edge import Edge
+from serve_app.ingress.failures import handle_failures
+from serve_app.ingress.readiness import ReadinessProbe
+from serve_app.ingress.services import IngressServices
+from serve_app.ingress.websocket import ChatSocketEndpoint
+
+API_VERSION = "1"
+_EXPOSED_HEADERS = ("x-request-id", "retry-after", "etag", "x-vercel-ai-ui-message-stream")
+_ALLOWED_HEADERS = (
+    "authorization",
+    "content-type",
+    "idempotency-key",
+    "if-match",
+    "last-event-id",
+    "x-dev-roles",
+    "x-dev-tenant",
+    "x-dev-user",
+    "x-request-id",
+)
+
+
+def create_app(services: IngressServices) -> FastAPI:
+    """The application. ``app.state.drain()`` sends WebSocket clients elsewhere and makes ``/ready`` say so; the
+    lifespan's end does the same.
+    """
+    chat = ChatService(services)
+    sockets = ChatSocketEndpoint(services, chat)
+    readiness = ReadinessProbe(services)
+
+    async def drain() -> None:
+        readiness.draining = True
+        await sockets.drain()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        yield
+        await drain()
+
+    app = FastAPI(
+        title="Parley",
+        version=API_VERSION,
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.services = services
+    app.state.chat = chat
+    app.state.readiness = readiness
+    app.state.drain = drain
+    for router in (sse.router, conversations.router, meta.router, docs_routes()):
+        app.include_router(router)
+    app.router.routes.append(WebSocketRoute("/ws/chat", sockets))
+    _add_page(app, services.web_dir)
+    describe_problems(app)
+    handle_failures(app)
+    if services.settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(services.settings.cors_origins),
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=list(_ALLOWED_HEADERS),
+            expose_headers=list(_EXPOSED_HEADERS),
+            max_age=600,
+        )
+    app.add_middleware(Edge, settings=services.settings, metrics=services.metrics)
+    return app
+
+
+class _PageFiles(StaticFiles):
+    """The page's files: always asked for again, answered 304 while they are the same."""
+
+    def file_response(self, *args: object, **kwargs: object) -> Response:
+        response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
+        response.headers["cache-control"] = "no-cache"
+        return response
+
+
+def _add_page(app: FastAPI, web_dir: Path) -> None:
+    """The chat page, where it is installed."""
+    index = web_dir / "index.html"
+    if not index.is_file():
+        return
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(index, headers={"cache-control": "no-cache"})
+
+    app.router.routes.append(Mount("/assets", _PageFiles(directory=web_dir)))

@@ -1,0 +1,178 @@
+"""What happens to every request before routing and after it: id, headers in and out, origin, size, log, count.
+
+Plain ASGI, one wrapper each way, because everything that streams passes through it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve_app.domain.ids import new_id
+from serve_app.errors import Internal, NotPermitted, ParleyError
+from serve_app.ingress.origins import needs_origin_check, origin_allowed
+from serve_app.settings import Settings
+from serve_app.telemetry import Metrics, logger
+from serve_app.wire.problems import body_too_large, encode_problem
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_QUIET_PATHS = frozenset({"/health", "/ready"})
+_UNMATCHED = "(none)"
+
+# Ray Serve obeys these from anyone: a client could shorten its request's life or outlive its own disconnect.
+STRIPPED_HEADERS = frozenset({b"x-request-timeout-seconds", b"x-request-disconnect-disabled"})
+
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+DOCS_CSP = CSP.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
+"""Swagger UI styles its elements inline."""
+
+_SECURITY_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), payment=(), usb=()",
+}
+_HSTS = "max-age=31536000"
+
+_log = logger("ingress")
+
+
+class Edge:
+    """The outermost middleware. An exception that nobody handled ends here, as a problem that says nothing of it."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+        self._app = app
+        self._settings = settings
+        self._metrics = metrics
+        self._body_limit = settings.limits.body_bytes
+        self._headers = _encoded(
+            _SECURITY_HEADERS | ({"strict-transport-security": _HSTS} if settings.mode == "production" else {})
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else new_id("r_")
+        scope["headers"] = [pair for pair in scope["headers"] if pair[0].lower() not in STRIPPED_HEADERS]
+        scope.setdefault("state", {})["request_id"] = request_id
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        if scope["type"] == "websocket":
+            await self._app(scope, receive, send)
+            return
+        await _Exchange(self, scope, receive, send, request_id).run(headers)
+
+
+class _Exchange:
+    """One HTTP request and its response."""
+
+    def __init__(self, edge: Edge, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        self._edge = edge
+        self._scope = scope
+        self._receive_raw = receive
+        self._send_raw = send
+        self._request_id = request_id
+        self._status = 0
+        self._body_bytes = 0
+
+    async def run(self, headers: Headers) -> None:
+        begun = time.perf_counter()
+        try:
+            refusal = self._refusal(headers)
+            if refusal is not None:
+                await self._problem(refusal)
+                return
+            await self._edge._app(self._scope, self._receive, self._send)
+        except Exception as error:
+            _log.exception("request_failed", route=self._route())
+            if self._status:
+                raise  # too late for a status: the connection has to break, so that the client notices
+            cause = error if self._edge._settings.mode == "development" else None
+            await self._problem(Internal(str(error)), cause)
+        finally:
+            self._account(begun)
+
+    def _refusal(self, headers: Headers) -> ParleyError | None:
+        if needs_origin_check(self._scope["method"]) and not origin_allowed(
+            headers.get("origin"), headers.get("host"), self._scope["scheme"], self._edge._settings.cors_origins
+        ):
+            return NotPermitted("Pages of this origin may not do this.")
+        length = headers.get("content-length", "")
+        if length.isdigit() and int(length[:20]) > self._edge._body_limit:
+            return body_too_large(self._edge._body_limit)
+        return None
+
+    async def _receive(self) -> Message:
+        message = await self._receive_raw()
+        if message["type"] == "http.request":
+            self._body_bytes += len(message.get("body", b""))
+            if self._body_bytes > self._edge._body_limit:
+                raise HTTPException(413)  # the one exception that passes through FastAPI's reading of a body
+        return message
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            present = {name.lower() for name, _ in message.get("headers", ())}
+            message = {
+                **message,
+                "headers": [
+                    *message.get("headers", ()),
+                    (b"x-request-id", self._request_id.encode()),
+                    *(pair for pair in self._edge._headers if pair[0] not in present),
+                    *self._defaults(present),
+                ],
+            }
+        await self._send_raw(message)
+
+    def _defaults(self, present: set[bytes]) -> list[tuple[bytes, bytes]]:
+        path: str = self._scope["path"]
+        defaults = []
+        if b"content-security-policy" not in present:
+            defaults.append((b"content-security-policy", (DOCS_CSP if path == "/docs" else CSP).encode()))
+        if b"cache-control" not in present and path.startswith("/api/"):
+            defaults.append((b"cache-control", b"no-store"))
+        return defaults
+
+    async def _problem(self, error: ParleyError, cause: BaseException | None = None) -> None:
+        problem = encode_problem(error, self._request_id, cause=cause)
+        await self._send(
+            {"type": "http.response.start", "status": problem.status, "headers": _encoded(problem.headers)}
+        )
+        await self._send({"type": "http.response.body", "body": problem.body})
+
+    def _route(self) -> str:
+        """The route's template, so that neither log nor metric grows with ids."""
+        template = getattr(self._scope.get("route"), "path", None)
+        return template if isinstance(template, str) else _UNMATCHED
+
+    def _account(self, begun: float) -> None:
+        route = self._route()
+        self._edge._metrics.count("parley_http_requests_total", route=route, status=str(self._status))
+        if self._scope["path"] in _QUIET_PATHS:
+            return
+        _log.info(
+            "request",
+            method=self._scope["method"],
+            route=route,
+            status=self._status,
+            duration_ms=round((time.perf_counter() - begun) * 1000, 1),
+        )
+
+
+def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in headers.items()]

@@ -1,0 +1,70 @@
+"""Limits of a connection: how fast it may send, how often it may break a limit, how many of them a user may have."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+
+Clock = Callable[[], float]
+VIOLATION_WINDOW_S = 60.0
+
+
+class TokenBucket:
+    """Lets ``rate`` messages a second pass, and as many at once after a pause."""
+
+    def __init__(self, rate: int, clock: Clock = time.monotonic) -> None:
+        self._rate = float(rate)
+        self._clock = clock
+        self._tokens = self._rate
+        self._at = clock()
+
+    def take(self) -> bool:
+        now = self._clock()
+        self._tokens = min(self._rate, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+class Violations:
+    """Counts broken limits within the last minute."""
+
+    def __init__(self, allowed: int, clock: Clock = time.monotonic) -> None:
+        self._allowed = allowed
+        self._clock = clock
+        self._at: deque[float] = deque(maxlen=allowed + 1)
+
+    def too_many(self) -> bool:
+        """Records one and says whether that makes more than allowed."""
+        now = self._clock()
+        self._at.append(now)
+        while self._at[0] < now - VIOLATION_WINDOW_S:
+            self._at.popleft()
+        return len(self._at) > self._allowed
+
+
+class ConnectionCount:
+    """Open connections by user, in this replica."""
+
+    def __init__(self, per_user: int) -> None:
+        self._per_user = per_user
+        self._open: Counter[tuple[str, str]] = Counter()
+
+    @property
+    def total(self) -> int:
+        return self._open.total()
+
+    def enter(self, user: tuple[str, str]) -> bool:
+        """Counts a connection; False, and not counted, when the user has as many as allowed."""
+        if self._open[user] >= self._per_user:
+            return False
+        self._open[user] += 1
+        return True
+
+    def leave(self, user: tuple[str, str]) -> None:
+        self._open[user] -= 1
+        if self._open[user] <= 0:
+            del self._open[user]

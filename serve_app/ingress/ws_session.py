@@ -1,0 +1,247 @@
+"""One client on ``/ws/chat``: its frames in, and the tails of its turns out.
+
+Frames are handled one after the other; each tail runs in a task of its own. Whoever sends holds the one lock for a whole
+batch, so events of a turn stay in order and frames whole. A client that reads slowly blocks only its own sending: the
+tails behind it fill their bounded buffers, are dropped to their cursors and go on from the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from msgspec.structs import replace
+from starlette.types import Receive, Send
+
+from serve_app.domain.conversation import Conversation
+from serve_app.domain.identity import Principal
+from serve_app.domain.turns import Query
+from serve_app.errors import (
+    DeadlineExceeded,
+    Internal,
+    InvalidInput,
+    NotFound,
+    ParleyError,
+    QuotaExceeded,
+    TooLarge,
+)
+from serve_app.ingress.chat import ChatService
+from serve_app.ingress.limits import TokenBucket, Violations
+from serve_app.ingress.tail import TurnTail
+from serve_app.settings import Settings
+from serve_app.telemetry import logger
+from serve_app.turns.port import Title
+from serve_app.wire.requests import (
+    Approval,
+    Cancel,
+    ClientFrame,
+    InputAnswer,
+    Ping,
+    QueryFrame,
+    Resume,
+    SessionUpdate,
+    parse_frame,
+)
+from serve_app.wire.ws import INTERNAL_SENTENCE, ActiveTurn, ErrorFrame, Pong, SessionCreated, TitleFrame
+
+MAX_TAILS = 16
+"""Turns shown on one socket at a time."""
+FRAME_TIMEOUT_S = 15.0
+"""Longest a client's frame may take to be handled; a tail is not part of it."""
+TITLE_WAIT_S = 10.0
+"""How long after an answer a title is still passed on; nothing waits for it here."""
+
+_log = logger("ingress.websocket")
+_PONG = Pong().text()
+
+
+class ChatSession:
+    """Serves one accepted socket. ``request_id`` is what everything done for it is logged under."""
+
+    def __init__(
+        self,
+        chat: ChatService,
+        settings: Settings,
+        principal: Principal,
+        receive: Receive,
+        send: Send,
+        *,
+        request_id: str,
+    ) -> None:
+        self._chat = chat
+        self._limits = settings.limits
+        self._granted = principal
+        self._receive = receive
+        self._send = send
+        self._request_id = request_id
+        self._acting = principal
+        self._conversation: Conversation | None = None
+        self._bucket = TokenBucket(self._limits.ws_messages_per_s)
+        self._violations = Violations(self._limits.ws_violations)
+        self._tails: dict[str, asyncio.Task[None]] = {}
+        self._sending = asyncio.Lock()
+        self._left = False
+
+    async def serve(self) -> str | None:
+        """Handles frames until the client leaves (None) or has broken limits too often (the reason)."""
+        while True:
+            message = await self._receive()
+            if message["type"] == "websocket.disconnect":
+                return None
+            text = message.get("text")
+            broken = self._broken_limit(text)
+            if broken is not None:
+                await self._error(broken)
+                if self._violations.too_many():
+                    return "limits"
+            elif text is not None:
+                await self._take(text)
+
+    async def leave(self, last_frame: str, code: int, reason: str) -> None:
+        """Says a last frame and closes; nothing is sent after it."""
+        async with self._sending:
+            if self._left:
+                return
+            self._left = True
+            await self._send({"type": "websocket.send", "text": last_frame})
+            await self._send({"type": "websocket.close", "code": code, "reason": reason})
+
+    async def aclose(self) -> None:
+        """Ends all tails. The turns go on."""
+        self._left = True
+        tasks = list(self._tails.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _broken_limit(self, text: str | None) -> ParleyError | None:
+        if not self._bucket.take():
+            return QuotaExceeded(f"At most {self._limits.ws_messages_per_s} messages a second; this one was not read.")
+        if text is None:
+            return InvalidInput("Only text frames are read here.")
+        limit = self._limits.ws_frame_bytes
+        # Counting bytes costs a copy, which most messages are too short to need.
+        if len(text) > limit or (len(text) * 4 > limit and len(text.encode()) > limit):
+            return TooLarge(f"A frame may have at most {limit} bytes.")
+        return None
+
+    async def _take(self, text: str) -> None:
+        turn_id: str | None = None
+        try:
+            frame = parse_frame(text)
+            turn_id = getattr(frame, "turn_id", None)
+            async with asyncio.timeout(FRAME_TIMEOUT_S):
+                await self._handle(frame)
+        except ParleyError as error:
+            await self._error(error, turn_id)
+        except TimeoutError:
+            await self._error(DeadlineExceeded("This took too long; try again."), turn_id)
+        except OSError:
+            raise
+        except Exception:
+            _log.exception("frame_failed", user_id=self._granted.user_id)
+            await self._error(Internal(INTERNAL_SENTENCE), turn_id)
+
+    async def _handle(self, frame: ClientFrame) -> None:
+        match frame:
+            case Ping():
+                await self._text(_PONG)
+            case SessionUpdate():
+                await self._open(frame)
+            case QueryFrame():
+                await self._query(frame)
+            case Resume(turn_id=turn_id, after_seq=after_seq):
+                tail = await self._chat.resume(self._granted, turn_id, after_seq)
+                await self._show(turn_id, tail)
+            case Cancel(turn_id=turn_id):
+                await self._chat.cancel(self._granted, turn_id)
+            case Approval():
+                raise NotFound("There is no such approval.")
+            case InputAnswer():
+                raise NotFound("There is no such request for input.")
+
+    async def _open(self, frame: SessionUpdate) -> None:
+        session = await self._chat.open_session(self._granted, frame.session_id, frame.role)
+        self._acting, self._conversation = session.principal, session.conversation
+        active = session.active_turn
+        created = SessionCreated(
+            session_id=session.conversation.key.conversation_id,
+            user_id=session.principal.user_id,
+            roles=session.principal.roles,
+            tools=tuple(tool.name for tool in session.tools.tools),
+            active_turn=None if active is None else ActiveTurn(turn_id=active.key.turn_id, seq=active.last_seq),
+        )
+        await self._text(created.text())
+
+    async def _query(self, frame: QueryFrame) -> None:
+        if self._conversation is None:
+            raise InvalidInput("Send session.update before the first query.")
+        query = Query(
+            content=frame.content,
+            model_id=frame.model_id,
+            tool_id=frame.tool_id,
+            attachments=frame.attachments or (),
+        )
+        sent = await self._chat.send(
+            self._acting,
+            self._conversation,
+            query,
+            client_turn_id=frame.client_turn_id,
+            request_id=self._request_id,
+            title_wait_s=TITLE_WAIT_S,
+        )
+        await self._show(sent.turn.key.turn_id, sent.tail)
+
+    async def _show(self, turn_id: str, tail: TurnTail) -> None:
+        """Starts sending ``tail``; it takes the place of one of the same turn."""
+        earlier = self._tails.pop(turn_id, None)
+        if earlier is not None:
+            earlier.cancel()
+            await asyncio.gather(earlier, return_exceptions=True)
+        if len(self._tails) >= MAX_TAILS:
+            await tail.aclose()
+            raise QuotaExceeded(
+                f"At most {MAX_TAILS} turns are shown on one connection at a time; resume this one later."
+            )
+        task = asyncio.create_task(self._forward(turn_id, tail))
+        self._tails[turn_id] = task
+        task.add_done_callback(lambda done: self._forget(turn_id, done))
+
+    def _forget(self, turn_id: str, task: asyncio.Task[None]) -> None:
+        if self._tails.get(turn_id) is task:
+            del self._tails[turn_id]
+
+    async def _forward(self, turn_id: str, tail: TurnTail) -> None:
+        send = self._send
+        session_id = tail.turn.key.conversation.conversation_id
+        try:
+            async for batch in tail:
+                async with self._sending:
+                    if self._left:
+                        return
+                    for item in batch:
+                        text = self._title(session_id, item) if isinstance(item, Title) else item.body.decode()
+                        await send({"type": "websocket.send", "text": text})
+        except ParleyError as error:
+            await self._error(error, turn_id)
+        except OSError:
+            self._left = True  # the client is gone; its disconnect ends the session
+        except Exception:
+            _log.exception("tail_failed", turn_id=turn_id)
+            await self._error(Internal(INTERNAL_SENTENCE), turn_id)
+        finally:
+            await tail.aclose()
+
+    def _title(self, session_id: str, title: Title) -> str:
+        attached = self._conversation
+        if attached is not None and attached.key.conversation_id == session_id:
+            # Later turns of this session need not wait for one any more.
+            self._conversation = replace(attached, title=title.title)
+        return TitleFrame(session_id=session_id, title=title.title).text()
+
+    async def _error(self, error: ParleyError, turn_id: str | None = None) -> None:
+        await self._text(ErrorFrame.of(error, turn_id).text())
+
+    async def _text(self, text: str) -> None:
+        async with self._sending:
+            if not self._left:
+                await self._send({"type": "websocket.send", "text": text})

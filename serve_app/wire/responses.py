@@ -1,0 +1,432 @@
+"""What the HTTP routes answer with. Messages have the shape of the AI SDK's ``UIMessage``, so that a client can show them as
+they are.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field
+
+from serve_app.domain.conversation import (
+    Conversation,
+    Message,
+    Page,
+    Part,
+    Reaction,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from serve_app.domain.turns import StepRecord, Turn, TurnState
+from serve_app.domain.usage import Usage
+
+_UNFINISHED_CALL = "The call did not finish."
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class UsageView(_View):
+    input_tokens: int
+    output_tokens: int
+
+    @classmethod
+    def of(cls, usage: Usage) -> UsageView:
+        return cls(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
+
+
+class ConversationView(_View):
+    id: str
+    title: str | None
+    archived: bool
+    created_at: datetime
+    updated_at: datetime
+    message_count: int
+    active_turn_id: str | None
+    etag: str
+
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "conv-42",
+                    "title": "Contoso's open opportunities",
+                    "archived": False,
+                    "created_at": "2026-11-02T09:30:00Z",
+                    "updated_at": "2026-11-02T09:31:12Z",
+                    "message_count": 2,
+                    "active_turn_id": None,
+                    "etag": "7",
+                }
+            ]
+        },
+    )
+
+    @classmethod
+    def of(cls, conversation: Conversation) -> ConversationView:
+        return cls(
+            id=conversation.key.conversation_id,
+            title=conversation.title,
+            archived=conversation.archived,
+            created_at=conversation.created_at,
+            updated_at=conversation.updated_at,
+            message_count=conversation.message_count,
+            active_turn_id=conversation.active_turn_id,
+            etag=conversation.etag,
+        )
+
+
+class ConversationPage(_View):
+    """``next_cursor`` is opaque and null on the last page."""
+
+    items: list[ConversationView]
+    next_cursor: str | None
+
+    @classmethod
+    def of(cls, page: Page[Conversation]) -> ConversationPage:
+        return cls(items=[ConversationView.of(item) for item in page.items], next_cursor=page.next_cursor)
+
+
+class TextPartView(_View):
+    type: Literal["text"] = "text"
+    text: str
+
+
+class _ToolPart(_View):
+    type: Annotated[str, Field(pattern="^tool-", examples=["tool-crm.find_account"])]
+    toolCallId: str  # noqa: N815 - the AI SDK's spelling
+    input: dict[str, Any]
+
+
+class ToolOutputView(_ToolPart):
+    """A tool call that went well."""
+
+    state: Literal["output-available"] = "output-available"
+    output: Any
+
+
+class ToolErrorView(_ToolPart):
+    """A tool call that did not, and why."""
+
+    state: Literal["output-error"] = "output-error"
+    errorText: str  # noqa: N815
+
+
+ToolPartView = ToolOutputView | ToolErrorView
+PartView = TextPartView | ToolOutputView | ToolErrorView
+
+
+class MessageMetadata(_View):
+    turn_id: str
+    created_at: datetime
+    position: int
+    status: Literal["complete", "cancelled", "failed"]
+    model_id: str | None
+    usage: UsageView | None
+    reaction: Reaction | None
+
+
+class MessageView(_View):
+    id: str
+    role: Literal["user", "assistant"]
+    parts: list[PartView]
+    metadata: MessageMetadata
+
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "msg_01JC_a",
+                    "role": "assistant",
+                    "parts": [
+                        {
+                            "type": "tool-crm.find_account",
+                            "toolCallId": "call_1",
+                            "state": "output-available",
+                            "input": {"name": "Contoso"},
+                            "output": {"accounts": [{"id": 7, "name": "Contoso"}]},
+                        },
+                        {"type": "text", "text": "Contoso has two open opportunities."},
+                    ],
+                    "metadata": {
+                        "turn_id": "conv-42.01JC",
+                        "created_at": "2026-11-02T09:31:12Z",
+                        "position": 2,
+                        "status": "complete",
+                        "model_id": "default",
+                        "usage": {"input_tokens": 812, "output_tokens": 64},
+                        "reaction": None,
+                    },
+                }
+            ]
+        },
+    )
+
+    @classmethod
+    def of(cls, message: Message) -> MessageView:
+        return cls(
+            id=message.message_id,
+            role=message.role,
+            parts=part_views(message.parts),
+            metadata=MessageMetadata(
+                turn_id=message.turn_id,
+                created_at=message.created_at,
+                position=message.position,
+                status=message.status,
+                model_id=message.model_id,
+                usage=UsageView.of(message.usage) if message.usage is not None else None,
+                reaction=message.reaction,
+            ),
+        )
+
+
+class MessagePage(_View):
+    items: list[MessageView]
+    next_cursor: str | None
+
+    @classmethod
+    def of(cls, page: Page[Message]) -> MessagePage:
+        return cls(items=[MessageView.of(item) for item in page.items], next_cursor=page.next_cursor)
+
+
+class Archived(_View):
+    archived: Annotated[int, Field(examples=[3])]
+
+
+class Deleted(_View):
+    deleted: Annotated[int, Field(examples=[3])]
+
+
+class Stopped(_View):
+    """The turn that was asked to stop; null when none ran."""
+
+    turn_id: Annotated[str | None, Field(examples=["conv-42.01JCQ2Z7M5Y8W3X9K4T6V1B0ND"])]
+
+
+class StepView(_View):
+    """One model call. ``first_delta_ms`` and ``model_ms`` count from its start; ``tools_ms`` is the time its tools took."""
+
+    step: int
+    attempt: int
+    model_id: str
+    finish_reason: str
+    usage: UsageView
+    first_delta_ms: int | None
+    model_ms: int
+    tools_ms: int
+    tool_calls: list[ToolPartView]
+
+    @classmethod
+    def of(cls, step: StepRecord) -> StepView:
+        return cls(
+            step=step.step,
+            attempt=step.attempt,
+            model_id=step.model_id,
+            finish_reason=step.finish_reason,
+            usage=UsageView.of(step.usage),
+            first_delta_ms=step.first_delta_ms,
+            model_ms=step.model_ms,
+            tools_ms=step.tools_ms,
+            tool_calls=[part for part in part_views(step.parts) if not isinstance(part, TextPartView)],
+        )
+
+
+class TurnView(_View):
+    """A turn and where it spent its time; ``timings_ms`` by stage, once it has ended."""
+
+    turn_id: str
+    conversation_id: str
+    state: TurnState
+    client_turn_id: str | None
+    request_id: str
+    created_at: datetime
+    finished_at: datetime | None
+    last_seq: int
+    cancel_requested: bool
+    usage: UsageView
+    steps: list[StepView]
+    timings_ms: dict[str, int]
+
+    @classmethod
+    def of(cls, turn: Turn) -> TurnView:
+        return cls(
+            turn_id=turn.key.turn_id,
+            conversation_id=turn.key.conversation.conversation_id,
+            state=turn.state,
+            client_turn_id=turn.client_turn_id,
+            request_id=turn.request_id,
+            created_at=turn.created_at,
+            finished_at=turn.finished_at,
+            last_seq=turn.last_seq,
+            cancel_requested=turn.cancel_requested,
+            usage=UsageView.of(turn.usage),
+            steps=[StepView.of(step) for step in turn.steps],
+            timings_ms=turn.timings_ms,
+        )
+
+
+class ModelView(_View):
+    id: str
+    provider: str
+    context_tokens: int
+    max_output_tokens: int | None
+
+
+class ModelsView(_View):
+    """``any_model``: a name that is not listed is passed on to the provider untouched."""
+
+    models: list[ModelView]
+    default_model_id: str | None
+    any_model: bool
+    simulated: bool
+    notice: str | None
+
+
+class ToolView(_View):
+    name: str
+    description: str
+    server: str
+    input_schema: dict[str, Any]
+
+
+class LimitsView(_View):
+    query_chars: int
+    body_bytes: int
+    ws_frame_bytes: int
+    ws_messages_per_s: int
+    ws_connections_per_user: int
+    turn_timeout_s: float
+    max_steps: int
+
+
+class Capabilities(_View):
+    models: ModelsView
+    tools: list[ToolView]
+    limits: LimitsView
+
+
+class Access(_View):
+    """Who the caller is and what they may use now."""
+
+    tenant_id: str
+    user_id: str
+    roles: list[str]
+    tools: list[str]
+
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "examples": [{"tenant_id": "default", "user_id": "dev", "roles": ["sales"], "tools": ["crm.find_account"]}]
+        },
+    )
+
+
+class Health(_View):
+    status: Literal["ok"] = "ok"
+
+
+class ToolServerView(_View):
+    name: str
+    state: Literal["up", "down", "connecting"]
+    tools: int
+    error: str | None = None
+
+
+class DependencyView(_View):
+    """``error`` is shown in development only. ``servers`` belongs to ``tools``."""
+
+    state: Literal["up", "degraded", "down"]
+    critical: bool = True
+    duration_ms: float
+    error: str | None = None
+    simulated: bool | None = None
+    servers: list[ToolServerView] | None = None
+
+
+class Readiness(_View):
+    status: Literal["ready", "degraded", "unavailable", "draining"]
+    dependencies: dict[str, DependencyView]
+
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "status": "degraded",
+                    "dependencies": {
+                        "store": {"state": "up", "critical": True, "duration_ms": 1.2},
+                        "tools": {
+                            "state": "degraded",
+                            "critical": True,
+                            "duration_ms": 1.4,
+                            "servers": [{"name": "hr", "state": "down", "tools": 0, "error": "connection refused"}],
+                        },
+                    },
+                }
+            ]
+        },
+    )
+
+
+class ProblemView(_View):
+    """``application/problem+json``; ``errors`` lists the fields at fault where there are any."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    retryable: bool
+    request_id: str
+    errors: list[dict[str, Any]] = []
+
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "urn:parley:problem:not_found",
+                    "title": "Not found",
+                    "status": 404,
+                    "code": "not_found",
+                    "detail": "There is no such conversation.",
+                    "retryable": False,
+                    "request_id": "r_01JCQ2Z7M5Y8W3X9K4T6V1B0ND",
+                }
+            ]
+        },
+    )
+
+
+def part_views(parts: tuple[Part, ...]) -> list[PartView]:
+    """Parts in their order, each tool call joined with the result that follows it."""
+    results: defaultdict[str, deque[ToolResultPart]] = defaultdict(deque)
+    for part in parts:
+        if isinstance(part, ToolResultPart):
+            results[part.tool_call_id].append(part)
+    views: list[PartView] = []
+    for part in parts:
+        if isinstance(part, TextPart):
+            views.append(TextPartView(text=part.text))
+        elif isinstance(part, ToolCallPart):
+            waiting = results[part.tool_call_id]
+            views.append(_tool_view(part, waiting.popleft() if waiting else None))
+    return views
+
+
+def _tool_view(call: ToolCallPart, result: ToolResultPart | None) -> ToolPartView:
+    kind = f"tool-{call.name}"
+    if result is not None and result.ok:
+        return ToolOutputView(type=kind, toolCallId=call.tool_call_id, input=call.arguments, output=result.result)
+    if result is None:
+        why = _UNFINISHED_CALL
+    else:
+        why = result.result if isinstance(result.result, str) else msgspec.json.encode(result.result).decode()
+    return ToolErrorView(type=kind, toolCallId=call.tool_call_id, input=call.arguments, errorText=why)

@@ -1,0 +1,133 @@
+"""The file's layout: how it gets there, and that nothing is looked for by walking through a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from serve_app.domain.ids import TurnKey
+from serve_app.storage.pages import ConversationCursor, MessageCursor
+from serve_app.storage.sqlite import SqliteStore, appends, conversations, removals, turns
+from serve_app.storage.sqlite.connection import open_writer
+from serve_app.storage.sqlite.schema import MIGRATIONS, migrate
+from tests.contract.store_inputs import (
+    ANNA,
+    FIRST,
+    PROMPT,
+    completed,
+    conversation_key,
+    delta,
+    finish,
+    new_turn,
+    response,
+    share,
+    step,
+)
+
+C1 = conversation_key("c1")
+
+
+def test_an_empty_file_is_brought_from_version_0_to_the_newest_once(tmp_path: Path) -> None:
+    connection = apsw.Connection(str(tmp_path / "x.db"))
+    assert connection.pragma("user_version") == 0
+    assert migrate(connection) == len(MIGRATIONS)
+    assert connection.pragma("user_version") == len(MIGRATIONS)
+    assert migrate(connection) == 0
+    connection.close()
+
+
+def test_a_file_of_an_older_version_gets_only_what_it_lacks_and_keeps_its_rows(tmp_path: Path) -> None:
+    connection = apsw.Connection(str(tmp_path / "x.db"))
+    steps = ("CREATE TABLE a (n); INSERT INTO a VALUES (1)", "ALTER TABLE a ADD COLUMN m DEFAULT 2")
+    assert migrate(connection, steps[:1]) == 1
+    assert migrate(connection, steps) == 1
+    assert connection.execute("SELECT n, m FROM a").fetchall() == [(1, 2)]
+    connection.close()
+
+
+def test_a_migration_that_fails_leaves_the_version_before_it(tmp_path: Path) -> None:
+    connection = apsw.Connection(str(tmp_path / "x.db"))
+    steps = ("CREATE TABLE a (n)", "CREATE TABLE b (n); INSERT INTO missing VALUES (1)")
+    with pytest.raises(apsw.SQLError):
+        migrate(connection, steps)
+    assert connection.pragma("user_version") == 1
+    assert connection.execute("SELECT name FROM sqlite_schema").fetchall() == [("a",)]
+    connection.close()
+
+
+def test_no_statement_walks_through_a_table(tmp_path: Path) -> None:
+    """Each is planned as a search by an index, whatever the length of the history."""
+    connection = open_writer(tmp_path / "x.db")
+    statements: set[str] = set()
+
+    def trace(_cursor: apsw.Cursor, sql: str, _bindings: Any) -> bool:
+        statements.add(sql)
+        return True
+
+    connection.exec_trace = trace
+    key = whole_turn(connection)
+    reads: list[Callable[[], object]] = [
+        lambda: conversations.page(connection, ANNA, archived=False, after=None, limit=5),
+        lambda: conversations.page(
+            connection, ANNA, archived=False, after=ConversationCursor(archived=False, updated_us=1, order=1), limit=5
+        ),
+        lambda: conversations.message_page(connection, C1, after=None, limit=5, descending=False),
+        lambda: conversations.message_page(
+            connection, C1, after=MessageCursor(descending=True, position=3), limit=5, descending=True
+        ),
+        lambda: conversations.newest(connection, ANNA),
+        lambda: turns.read_events(connection, key, after_seq=0, limit=5),
+        lambda: turns.find_abandoned(connection, now=9.0, limit=5),
+        lambda: conversations.react(connection, 1.0, C1, key.user_message_id, "up"),
+        lambda: conversations.archive_some(connection, 1.0, ANNA, 100),
+        lambda: removals.prune_some(connection, 9.0, older_than_s=1.0, limit=5),
+        lambda: removals.hide_some(connection, 9.0, ANNA, 100),
+        lambda: removals.clear(connection, 9.0),
+    ]
+    for read in reads:
+        read()
+    connection.exec_trace = None
+
+    walks = []
+    for sql in sorted(statements):
+        if not sql.startswith(("SELECT", "UPDATE", "DELETE", "INSERT")):
+            continue
+        bindings = (None,) * (2 if "?2" in sql else 1 if "?1" in sql else sql.count("?"))
+        plan = connection.execute("EXPLAIN QUERY PLAN " + sql, bindings).fetchall()
+        # Turns that have not ended are few and apart in an index of their own; that one is meant to be walked.
+        walks += [(row[3], sql) for row in plan if str(row[3]).startswith("SCAN") and "turn_open" not in str(row[3])]
+    assert len(statements) > 30
+    assert walks == []
+    connection.close()
+
+
+def whole_turn(connection: apsw.Connection) -> TurnKey:
+    conversations.ensure(connection, 1.0, C1)
+    key = TurnKey.new(C1)
+    turns.accept(connection, 1.0, new_turn(C1, client_turn_id="k", key=key))
+    turns.request_cancel(connection, 1.0, key)
+    turns.claim(connection, 1.0, key, FIRST, lease_s=5.0, history_limit=5)
+    appends.append(connection, 1.0, [share(key, delta(key, 2), step=step(), session_prompt=PROMPT)])
+    appends.append(connection, 1.0, [share(key, delta(key, 2), response(key, 3), finish=finish(key))])
+    conversations.update(
+        connection, 1.0, C1, title="t", archived=None, session_prompt=None, if_untitled=False, if_match=None
+    )
+    return key
+
+
+async def test_a_finish_leaves_a_row_of_usage_that_outlives_the_conversation(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path)
+    key = await completed(store, C1)
+    await store.delete_conversation(C1)
+
+    def usage(connection: apsw.Connection) -> list[object]:
+        return list(
+            connection.execute("SELECT tenant_id, user_id, turn_id, model_id, input_tokens, output_tokens FROM usage")
+        )
+
+    assert await store._readers.run(usage) == [("acme", "anna", key.turn_id, "m1", 11, 7)]
+    await store.close()

@@ -1,0 +1,228 @@
+"""Whatever is done to them, the embedded store and the plain one in memory answer alike.
+
+Short by default; raise ``max_examples`` at the end of the file to look for longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec.structs import replace
+
+from serve_app.domain.conversation import Conversation, Reaction
+from serve_app.domain.events import EventRecord
+from serve_app.domain.ids import TurnKey
+from serve_app.domain.turns import AppendTurn, TurnClaim
+from serve_app.errors import ParleyError
+from serve_app.storage.memory import MemoryStore
+from serve_app.storage.port import Store
+from serve_app.storage.sqlite import SqliteStore
+from tests.contract.store_inputs import (
+    ANNA,
+    FIRST,
+    OTHERS,
+    PROMPT,
+    SECOND,
+    Clock,
+    cancelled,
+    conversation_key,
+    delta,
+    finish,
+    new_turn,
+    share,
+    step,
+)
+
+CONVERSATIONS = (conversation_key("c1"), conversation_key("c2"), conversation_key("c1", OTHERS[0]))
+SHARES = ("fresh", "repeat", "overlap", "gap", "other", "renew", "step", "prompt", "finish", "stale", "late finish")
+
+conversations = st.sampled_from(CONVERSATIONS)
+Call = Callable[[Store], Awaitable[object]]
+
+
+class StoresAnswerAlike(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.folder = Path(tempfile.mkdtemp())
+        self.clock = Clock()
+        self.memory = MemoryStore(clock=self.clock)
+        self.sqlite = self.runner.run(SqliteStore.open(self.folder, clock=self.clock))
+        self.turns: list[TurnKey] = []
+
+    def teardown(self) -> None:
+        self.runner.run(self.sqlite.close())
+        self.runner.close()
+        shutil.rmtree(self.folder)
+
+    def both(self, call: Call) -> Any:
+        """Does the same to both, holds the answers against each other and gives the one of the memory."""
+        ours, theirs = (self.runner.run(answer(call(store))) for store in (self.memory, self.sqlite))
+        assert plain(ours) == plain(theirs)
+        return ours
+
+    @rule(key=conversations)
+    def ensure(self, key: Any) -> None:
+        self.both(lambda store: store.ensure_conversation(key))
+
+    @rule(key=conversations, content=st.sampled_from("ab"), client=st.sampled_from([None, "k1", "k2"]))
+    def accept(self, key: Any, content: str, client: str | None) -> None:
+        new = new_turn(key, content, client_turn_id=client)
+        self.both(lambda store: store.accept_turn(new))
+        self.turns.append(new.key)
+
+    @precondition(lambda self: self.turns)
+    @rule(data=st.data(), owner=st.sampled_from([FIRST, SECOND]), limit=st.sampled_from([0, 1, 16]))
+    def claim(self, data: st.DataObject, owner: Any, limit: int) -> None:
+        key = data.draw(st.sampled_from(self.turns[-4:]))
+        self.both(lambda store: store.claim_turn(key, owner, lease_s=5, history_limit=limit))
+
+    @precondition(lambda self: self.turns)
+    @rule(data=st.data())
+    def append(self, data: st.DataObject) -> None:
+        keys = data.draw(st.lists(st.sampled_from(self.turns[-4:]), min_size=1, max_size=4, unique=True))
+        batch = [self.share(key, data.draw(st.sampled_from(SHARES))) for key in keys]
+        self.both(lambda store: store.append(batch))
+
+    def share(self, key: TurnKey, kind: str) -> AppendTurn:
+        turn = self.runner.run(answer(self.memory.get_turn(key)))
+        epoch, last = (0, 1) if isinstance(turn, tuple) else (turn.epoch, turn.last_seq)
+        at: tuple[EventRecord, ...] = (delta(key, last + 1),)
+        match kind:
+            case "repeat":
+                return share(key, delta(key, last), epoch=epoch)
+            case "overlap":
+                return share(key, delta(key, last), *at, epoch=epoch)
+            case "gap":
+                return share(key, delta(key, last + 2), epoch=epoch)
+            case "other":
+                return share(key, delta(key, last, "other"), *at, epoch=epoch)
+            case "renew":
+                return share(key, epoch=epoch, lease_s=7)
+            case "step":
+                return share(key, *at, epoch=epoch, step=step(last // 4, last + 1))
+            case "prompt":
+                return share(key, *at, epoch=epoch, session_prompt=PROMPT)
+            case "finish":
+                return share(key, cancelled(key, last + 1), epoch=epoch, finish=finish(key))
+            case "late finish":
+                return share(key, cancelled(key, last), epoch=epoch, finish=finish(key))
+            case "stale":
+                return share(key, *at, epoch=epoch - 1, finish=None)
+        return share(key, *at, epoch=epoch)
+
+    @precondition(lambda self: self.turns)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(self.turns[-4:]))
+        self.both(lambda store: store.request_cancel(key))
+
+    @rule(
+        key=conversations,
+        title=st.sampled_from([None, "x", "y"]),
+        archived=st.sampled_from([None, False, True]),
+        if_untitled=st.booleans(),
+    )
+    def update(self, key: Any, title: str | None, archived: bool | None, if_untitled: bool) -> None:
+        self.both(lambda store: store.update_conversation(key, title=title, archived=archived, if_untitled=if_untitled))
+
+    @precondition(lambda self: self.turns)
+    @rule(data=st.data(), reaction=st.sampled_from(["up", "down", None]))
+    def react(self, data: st.DataObject, reaction: Reaction | None) -> None:
+        key = data.draw(st.sampled_from(self.turns[-4:]))
+        self.both(lambda store: store.set_reaction(key.conversation, key.user_message_id, reaction))
+
+    @rule(key=conversations)
+    def delete(self, key: Any) -> None:
+        self.both(lambda store: store.delete_conversation(key))
+
+    @rule(everything=st.booleans())
+    def archive_or_delete_all(self, everything: bool) -> None:
+        self.both(lambda store: store.delete_all(ANNA) if everything else store.archive_all(ANNA))
+
+    @rule(seconds=st.sampled_from([0.5, 4.5, 6.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule(limit=st.sampled_from([1, 100]))
+    def prune(self, limit: int) -> None:
+        self.both(lambda store: store.prune_events(older_than_s=5, limit=limit))
+
+    @rule(archived=st.booleans(), limit=st.integers(1, 3))
+    def page_through_conversations(self, archived: bool, limit: int) -> None:
+        async def pages(store: Store) -> list[object]:
+            found: list[object] = []
+            cursor: str | None = None
+            while True:
+                page = await store.list_conversations(ANNA, archived=archived, cursor=cursor, limit=limit)
+                found.append(page.items)
+                cursor = page.next_cursor
+                if cursor is None:
+                    return found
+
+        self.both(pages)
+
+    @rule(key=conversations, descending=st.booleans(), limit=st.integers(1, 3))
+    def page_through_messages(self, key: Any, descending: bool, limit: int) -> None:
+        async def pages(store: Store) -> list[object]:
+            found: list[object] = []
+            cursor: str | None = None
+            while True:
+                page = await store.list_messages(key, cursor=cursor, limit=limit, descending=descending)
+                found.append(page.items)
+                cursor = page.next_cursor
+                if cursor is None:
+                    return found
+
+        self.both(pages)
+
+    @invariant()
+    def everything_is_alike(self) -> None:
+        async def look(store: Store) -> list[object]:
+            found: list[object] = [await answer(store.get_conversation(key)) for key in CONVERSATIONS]
+            for key in self.turns[-4:]:
+                found.append(await answer(store.get_turn(key)))
+                found.append(await answer(store.read_events(key, after_seq=1, limit=3)))
+            abandoned = await store.find_abandoned_turns()
+            found.append(sorted(key.turn_id for key in abandoned))
+            return found
+
+        self.both(look)
+
+
+async def answer(call: Awaitable[Any]) -> Any:
+    """What a call returns, or how it refuses."""
+    try:
+        return await call
+    except ParleyError as error:
+        return (error.code, error.message)
+
+
+def plain(value: object) -> object:
+    """Without what adapters are free to choose: the spelling of an etag."""
+    if isinstance(value, Conversation):
+        return replace(value, etag="")
+    if isinstance(value, TurnClaim):
+        return replace(value, conversation=replace(value.conversation, etag=""))
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+TestStoresAnswerAlike = StoresAnswerAlike.TestCase
+TestStoresAnswerAlike.settings = settings(
+    max_examples=25,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+    database=None,
+)
