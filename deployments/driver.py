@@ -57,8 +57,8 @@ class Driver:
         self.tell(phase="importing Ray")
         import ray
 
+        from deployments.graph import graph
         from deployments.options import load_serve_config, stage_options
-        from serve_app.app import graph
         from serve_app.settings import Secrets, Settings
 
         options = self._options

@@ -1,27 +1,16 @@
-"""The graph: which stage is bound to which.
+"""The graph as Serve asks for it: ``serve_config.yaml`` names ``serve_app.app:build``.
 
-``serve_config.yaml`` names ``serve_app.app:build``; replicas, limits and timeouts of every stage are in that file.
+Replicas, limits and timeouts of every stage are in that file; which stage talks to which is in ``deployments.graph``.
 """
 
 # No ``from __future__ import annotations``: Serve reads the builder's annotation to make ``BuildArgs`` of the YAML's args.
 
-import secrets as random
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from ray.serve import Application
 
-from deployments.companions import CompanionsDeployment
-from deployments.ingress import IngressDeployment
-from deployments.model_gateway import ModelGatewayDeployment
-from deployments.prompt_builder import PromptBuilderDeployment
-from deployments.shell import StageContext
-from deployments.store import StoreDeployment
-from deployments.tool_executor import ToolExecutorDeployment
-from deployments.turns import TurnsDeployment
-from serve_app.embedded import companions_of
+from deployments.graph import graph
 from serve_app.settings import Secrets, Settings
 
 
@@ -35,27 +24,5 @@ class BuildArgs(BaseModel):
 
 
 def build(args: BuildArgs) -> Application:
-    """The graph as ``serve run`` and ``serve deploy`` ask for it. Raises ConfigError for a setting that cannot work."""
+    """The graph for ``serve run`` and ``serve deploy``. Raises ConfigError for a setting that cannot work."""
     return graph(Settings.load(args.config), Secrets.from_environment())
-
-
-def graph(settings: Settings, secrets: Secrets, options: Mapping[str, dict[str, Any]] | None = None) -> Application:
-    """The whole graph. ``options`` are Ray's settings by stage, for whoever runs it without Serve reading them itself."""
-    shared = secrets.parley_channel_secret
-    context = StageContext(
-        settings=settings, channel_secret=shared.get_secret_value() if shared else random.token_hex(32)
-    )
-
-    def bind(stage: Any, **peers: Application) -> Application:
-        bound: Application = stage.options(**(options or {}).get(stage.name, {})).bind(context, **peers)
-        return bound
-
-    store = bind(StoreDeployment)
-    prompts = bind(PromptBuilderDeployment)
-    models = bind(ModelGatewayDeployment)
-    tools = bind(ToolExecutorDeployment)
-    turns = bind(TurnsDeployment, store=store, prompts=prompts, models=models, tools=tools)
-    ingress = {"turns": turns, "store": store, "prompts": prompts, "models": models, "tools": tools}
-    if companions_of(settings, secrets):
-        ingress["companions"] = bind(CompanionsDeployment)
-    return bind(IngressDeployment, **ingress)

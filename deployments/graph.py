@@ -1,0 +1,42 @@
+"""The graph: which stage is bound to which."""
+
+from __future__ import annotations
+
+import secrets as random
+from collections.abc import Mapping
+from typing import Any
+
+from ray.serve import Application
+
+from deployments.companions import CompanionsDeployment
+from deployments.ingress import IngressDeployment
+from deployments.model_gateway import ModelGatewayDeployment
+from deployments.prompt_builder import PromptBuilderDeployment
+from deployments.shell import StageContext
+from deployments.store import StoreDeployment
+from deployments.tool_executor import ToolExecutorDeployment
+from deployments.turns import TurnsDeployment
+from serve_app.embedded import companions_of
+from serve_app.settings import Secrets, Settings
+
+
+def graph(settings: Settings, secrets: Secrets, options: Mapping[str, dict[str, Any]] | None = None) -> Application:
+    """The whole graph. ``options`` are Ray's settings by stage, for whoever runs it without Serve reading them itself."""
+    shared = secrets.parley_channel_secret
+    context = StageContext(
+        settings=settings, channel_secret=shared.get_secret_value() if shared else random.token_hex(32)
+    )
+
+    def bind(stage: Any, **peers: Application) -> Application:
+        bound: Application = stage.options(**(options or {}).get(stage.name, {})).bind(context, **peers)
+        return bound
+
+    store = bind(StoreDeployment)
+    prompts = bind(PromptBuilderDeployment)
+    models = bind(ModelGatewayDeployment)
+    tools = bind(ToolExecutorDeployment)
+    turns = bind(TurnsDeployment, store=store, prompts=prompts, models=models, tools=tools)
+    ingress = {"turns": turns, "store": store, "prompts": prompts, "models": models, "tools": tools}
+    if companions_of(settings, secrets):
+        ingress["companions"] = bind(CompanionsDeployment)
+    return bind(IngressDeployment, **ingress)
