@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
+unexport PYTHONDONTWRITEBYTECODE  # bytecode compiled once makes every start several times faster
+
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test run test lint peers lock benchmark clean
 

@@ -24,6 +24,8 @@ from serve_app.errors import ConfigError
 
 PR_SET_PDEATHSIG = 1
 STOP_TIMEOUT_S = 7.0
+POLL_S = 0.25
+"""Asking ten times a second would cost more than a stage's start."""
 
 
 class DriverOptions(Struct, frozen=True, kw_only=True):
@@ -84,7 +86,7 @@ class Driver:
         self.tell(phase="starting Serve")
         client = self._start_serve(serve_config)
         self.tell(phase="starting stages")
-        failed = self._run(application, serve_config)
+        failed = self._run(client, application, serve_config)
         if failed is not None:
             self.tell(failed=failed)
             return 2
@@ -106,34 +108,41 @@ class Driver:
             global_logging_config=serve_config.logging_config,
         )
 
-    def _run(self, application: Any, serve_config: Any) -> str | None:
+    def _run(self, client: Any, application: Any, serve_config: Any) -> str | None:
         """Deploys and waits; returns why it failed, or None when every stage runs."""
         from ray import serve
         from ray.serve.schema import ApplicationStatus
 
         name = serve_config.applications[0].name
         serve.run_many(
-            [serve.RunTarget(application, name=name, route_prefix=serve_config.applications[0].route_prefix)],
+            [
+                serve.RunTarget(
+                    application,
+                    name=name,
+                    route_prefix=serve_config.applications[0].route_prefix,
+                    logging_config=serve_config.logging_config,
+                )
+            ],
             wait_for_ingress_deployment_creation=False,
             wait_for_applications_running=False,
         )
         until = time.monotonic() + self._options.start_timeout_s
         told: dict[str, str] = {}
         while time.monotonic() < until:
-            status = serve.status().applications.get(name)
-            if status is not None:
-                stages = {stage: info.status.value for stage, info in status.deployments.items()}
-                if stages != told:
-                    self.tell(stages=stages)
-                    told = stages
-                if status.status == ApplicationStatus.RUNNING:
-                    return None
-                for stage, info in status.deployments.items():
-                    if info.status.value in ("DEPLOY_FAILED", "UNHEALTHY") or "failed to start" in info.message.lower():
-                        return f"The stage {stage} did not start: {_reason(info.message)}"
-                if status.status == ApplicationStatus.DEPLOY_FAILED:
-                    return _reason(status.message)
-            time.sleep(0.1)
+            status = client.get_serve_status(name)
+            stages = {stage.name: stage.status.value for stage in status.deployment_statuses}
+            if stages != told:
+                self.tell(stages=stages)
+                told = stages
+            if status.app_status.status == ApplicationStatus.RUNNING:
+                return None
+            for stage in status.deployment_statuses:
+                # Serve tries again a few times; the reason is there after the first.
+                if stage.status.value in ("DEPLOY_FAILED", "UNHEALTHY") or "failed to start" in stage.message.lower():
+                    return f"The stage {stage.name} did not start: {_reason(stage.message)}"
+            if status.app_status.status == ApplicationStatus.DEPLOY_FAILED:
+                return _reason(status.app_status.message)
+            time.sleep(POLL_S)
         waiting = ", ".join(sorted(stage for stage, state in told.items() if state != "HEALTHY"))
         return f"The graph was not ready after {self._options.start_timeout_s:g} s; still starting: {waiting}."
 

@@ -54,7 +54,7 @@ def ray_environment(run_dir: Path) -> dict[str, str]:
     ``run_dir`` must be short: the names of sockets in it may have 107 bytes. It is created if missing.
     """
     run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    proxy = run_dir / "haproxy"
+    proxy = run_dir / "h"  # short, as the names below: Serve puts 57 characters between, and HAProxy takes 97 in all
     proxy.mkdir(mode=0o700, exist_ok=True)
     stats, prometheus, fallback, dashboard, autoscaler = free_ports(5)
     first = direct_ports()
@@ -75,11 +75,11 @@ def ray_environment(run_dir: Path) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + DIRECT_PORTS),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(_launcher(run_dir)),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(proxy / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(proxy / "admin.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(proxy / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(proxy / "h.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(proxy / "a"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(proxy / "m"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(proxy),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(proxy / "state"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(proxy / "s"),
         "RAY_SERVE_HAPROXY_LOG_TARGET": str(run_dir / "syslog.sock"),  # nobody listens there: no UDP socket is opened
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(prometheus),

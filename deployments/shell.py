@@ -35,7 +35,7 @@ class Shell:
         settings = context.settings
         if settings.mode == "development":
             bind_replica_server("127.0.0.1")
-        configure_logging(settings.log)
+        configure_logging(settings.log, settings.log_folder, type(self).__name__.removesuffix("Deployment"))
         self.settings = settings
         self.metrics = ServeMetrics()
         self._channel_secret = context.channel_secret
@@ -50,4 +50,4 @@ class Shell:
 
 def owner_of(channel: ZeromqChannel) -> Owner:
     """This replica as the owner of turns."""
-    return Owner(replica_id=serve.get_replica_context().replica_tag, endpoint=channel.endpoint)
+    return Owner(replica_id=serve.get_replica_context().replica_id.unique_id, endpoint=channel.endpoint)

@@ -2,7 +2,8 @@
 
 Precedence: command line, then ``PARLEY_*`` environment variables (nested names joined by ``__``; the command line reads
 ``.env`` into the environment first), then the YAML file named by ``--config`` or ``PARLEY_CONFIG``, then the defaults
-here, which run everything on one machine without any account. Secrets are not settings: they come from the environment only, by ``Secrets``.
+here, which run everything on one machine without any account. Secrets are not settings: they come from the environment
+only, by ``Secrets``.
 """
 
 from __future__ import annotations
@@ -142,7 +143,12 @@ class CompanionSettings(_Group):
 
 class LogSettings(_Group):
     level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["console", "json"] = "console"
+    format: Literal["console", "json"] = "json"
+    dir: Path | None = None
+    """Folder for one file per stage. Unset: ``logs`` below the data folder in development; in production the process's
+    standard error, which Ray keeps in its session folder and clusters collect."""
+    file_bytes: PositiveInt = 10_485_760
+    """A log file's size before it is rotated; three old ones are kept."""
 
 
 class Settings(BaseSettings):
@@ -223,6 +229,13 @@ class Settings(BaseSettings):
             ) from error
         _refuse_unknown_variables(cls.model_fields)
         return settings
+
+    @property
+    def log_folder(self) -> Path | None:
+        """Where log files go, or None for standard error."""
+        if self.log.dir is not None:
+            return self.path(self.log.dir)
+        return self.path(self.data_dir) / "logs" if self.mode == "development" and self.store == "local" else None
 
     def path(self, path: Path) -> Path:
         """An absolute path: relative ones count from the working folder, or from the project where that has none."""

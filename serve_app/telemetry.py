@@ -11,6 +11,8 @@ import logging
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, MutableMapping
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
@@ -88,13 +90,26 @@ class MemoryMetrics:
         return (name, *(labels[label] for label in METRICS[name][2]))
 
 
-def configure_logging(settings: LogSettings) -> None:
-    """Sets up structlog and the standard library's logging for this process. Safe to call again."""
+def configure_logging(settings: LogSettings, folder: Path | None = None, name: str = "parley") -> None:
+    """Sets up structlog for this process: to ``folder/name.log``, or to standard error. Safe to call again."""
     level = logging.getLevelNamesMapping()[settings.level.upper()]
+    if folder is None:
+        # The true standard error: Serve puts its own log in place of ``sys.stderr``.
+        handler: logging.Handler = logging.StreamHandler(sys.__stderr__)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        handler = RotatingFileHandler(
+            folder / f"{name}.log", maxBytes=settings.file_bytes, backupCount=3, encoding="utf-8", delay=True
+        )
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    target = logging.getLogger("parley")
+    target.handlers[:] = [handler]
+    target.setLevel(level)
+    target.propagate = False
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if settings.format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(colors=folder is None and sys.stderr.isatty())
     )
     structlog.configure(
         processors=[
@@ -106,8 +121,8 @@ def configure_logging(settings: LogSettings) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+        logger_factory=lambda *_: target,
+        cache_logger_on_first_use=False,  # loggers made at import must follow when a process is configured
     )
     # Vendors' request logs repeat URLs with every call; ours say what matters.
     for noisy in ("httpx2", "httpcore2", "openai", "mcp", "uvicorn.access", "asyncio"):

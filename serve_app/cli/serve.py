@@ -59,13 +59,15 @@ def serve(
     }
     screen = _Screen(settings, secrets, began)
     try:
-        code = Supervisor(options, ray_environment(run_dir), screen.show).run()
+        with (run_dir / "driver.log").open("wb") as output:
+            code = Supervisor(options, ray_environment(run_dir), output, screen.show).run()
     finally:
         screen.close()
-    if code in (0, 130):
-        shutil.rmtree(run_dir, ignore_errors=True)
+    if code == 1:
+        screen.say(f"[dim]Ray's logs of this run are in {run_dir}; the last lines of the driver's:[/dim]")
+        screen.say("\n".join((run_dir / "driver.log").read_text(errors="replace").splitlines()[-15:]))
     else:
-        screen.say(f"[dim]Logs of this run are in {run_dir}.[/dim]")
+        shutil.rmtree(run_dir, ignore_errors=True)
     raise typer.Exit(code)
 
 
@@ -132,6 +134,8 @@ class _Screen:
         self.say(f"  metrics        http://127.0.0.1:{ready['metrics_port']}/metrics")
         if self._settings.store == "local":
             self.say(f"  data           {self._settings.path(self._settings.data_dir)}")
+        if (logs := self._settings.log_folder) is not None:
+            self.say(f"  logs           {logs}")
         if "provider" in self._companions:
             self.say(
                 "  [yellow]model          simulated: no provider is configured; set OPENAI_API_KEY, OPENAI_BASE_URL or"

@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import psutil
 
@@ -36,7 +36,11 @@ OnLine = Callable[[dict[str, Any]], None]
 class Supervisor:
     """Starts one driver and returns its exit code from :meth:`run`. Use it in the main thread, once."""
 
-    def __init__(self, options: Mapping[str, Any], environment: Mapping[str, str], on_line: OnLine) -> None:
+    def __init__(
+        self, options: Mapping[str, Any], environment: Mapping[str, str], output: BinaryIO, on_line: OnLine
+    ) -> None:
+        """``output`` takes what the driver and Ray print."""
+        self._output = output
         self._options = dict(options)
         self._environment = dict(environment)
         self._on_line = on_line
@@ -52,8 +56,10 @@ class Supervisor:
         told, tell = os.pipe()
         child = subprocess.Popen(  # noqa: S603 - our own module, our own interpreter
             [sys.executable, "-m", "deployments.driver", json.dumps({**self._options, "tell_fd": tell})],
-            env={**os.environ, **self._environment},
+            env={**_inherited(), **self._environment},
             stdin=subprocess.PIPE,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
             pass_fds=[tell],
             start_new_session=True,  # the terminal's Ctrl-C is for us to pass on
         )
@@ -151,6 +157,11 @@ def run_folder() -> Path:
     import tempfile
 
     return Path(tempfile.mkdtemp(prefix="parley-", dir="/tmp" if Path("/tmp").is_dir() else None))  # noqa: S108
+
+
+def _inherited() -> dict[str, str]:
+    """Our environment, less what would slow every process of the graph's start down: compiling Ray anew, each of them."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def _alive(process: psutil.Process) -> bool:

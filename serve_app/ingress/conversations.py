@@ -10,8 +10,7 @@ from serve_app.domain.ids import ConversationKey
 from serve_app.errors import InvalidInput
 from serve_app.ingress.dependencies import Caller, Services, problems
 from serve_app.storage.port import MAX_PAGE
-from serve_app.wire.requests import ConversationPatch, ReactionPatch
-from serve_app.wire.responses import (
+from serve_app.wire.conversations import (
     Archived,
     ConversationPage,
     ConversationView,
@@ -19,6 +18,7 @@ from serve_app.wire.responses import (
     MessagePage,
     MessageView,
 )
+from serve_app.wire.requests import ConversationPatch, ReactionPatch
 
 Cursor = Annotated[str | None, Query(max_length=1_024, description="`next_cursor` of the page before")]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]

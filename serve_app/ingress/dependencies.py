@@ -10,7 +10,7 @@ from serve_app.domain.identity import Principal
 from serve_app.ingress.chat import ChatService
 from serve_app.ingress.services import IngressServices
 from serve_app.wire.problems import MEDIA_TYPE
-from serve_app.wire.responses import ProblemView
+from serve_app.wire.service import ProblemView
 
 _TITLES = {
     400: "Not readable",

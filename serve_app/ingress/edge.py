@@ -52,17 +52,17 @@ class Edge:
     """The outermost middleware. An exception that nobody handled ends here, as a problem that says nothing of it."""
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
-        self._app = app
-        self._settings = settings
-        self._metrics = metrics
-        self._body_limit = settings.limits.body_bytes
-        self._headers = _encoded(
+        self.app = app
+        self.settings = settings
+        self.metrics = metrics
+        self.body_limit = settings.limits.body_bytes
+        self.headers = _encoded(
             _SECURITY_HEADERS | ({"strict-transport-security": _HSTS} if settings.mode == "production" else {})
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
@@ -72,7 +72,7 @@ class Edge:
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         if scope["type"] == "websocket":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         await _Exchange(self, scope, receive, send, request_id).run(headers)
 
@@ -96,31 +96,31 @@ class _Exchange:
             if refusal is not None:
                 await self._problem(refusal)
                 return
-            await self._edge._app(self._scope, self._receive, self._send)
+            await self._edge.app(self._scope, self._receive, self._send)
         except Exception as error:
             _log.exception("request_failed", route=self._route())
             if self._status:
                 raise  # too late for a status: the connection has to break, so that the client notices
-            cause = error if self._edge._settings.mode == "development" else None
+            cause = error if self._edge.settings.mode == "development" else None
             await self._problem(Internal(str(error)), cause)
         finally:
             self._account(begun)
 
     def _refusal(self, headers: Headers) -> ParleyError | None:
         if needs_origin_check(self._scope["method"]) and not origin_allowed(
-            headers.get("origin"), headers.get("host"), self._scope["scheme"], self._edge._settings.cors_origins
+            headers.get("origin"), headers.get("host"), self._scope["scheme"], self._edge.settings.cors_origins
         ):
             return NotPermitted("Pages of this origin may not do this.")
         length = headers.get("content-length", "")
-        if length.isdigit() and int(length[:20]) > self._edge._body_limit:
-            return body_too_large(self._edge._body_limit)
+        if length.isdigit() and int(length[:20]) > self._edge.body_limit:
+            return body_too_large(self._edge.body_limit)
         return None
 
     async def _receive(self) -> Message:
         message = await self._receive_raw()
         if message["type"] == "http.request":
             self._body_bytes += len(message.get("body", b""))
-            if self._body_bytes > self._edge._body_limit:
+            if self._body_bytes > self._edge.body_limit:
                 raise HTTPException(413)  # the one exception that passes through FastAPI's reading of a body
         return message
 
@@ -133,7 +133,7 @@ class _Exchange:
                 "headers": [
                     *message.get("headers", ()),
                     (b"x-request-id", self._request_id.encode()),
-                    *(pair for pair in self._edge._headers if pair[0] not in present),
+                    *(pair for pair in self._edge.headers if pair[0] not in present),
                     *self._defaults(present),
                 ],
             }
@@ -162,7 +162,7 @@ class _Exchange:
 
     def _account(self, begun: float) -> None:
         route = self._route()
-        self._edge._metrics.count("parley_http_requests_total", route=route, status=str(self._status))
+        self._edge.metrics.count("parley_http_requests_total", route=route, status=str(self._status))
         if self._scope["path"] in _QUIET_PATHS:
             return
         _log.info(

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from serve_app.ingress.dependencies import Caller, Chat, Services, problems
 from serve_app.ingress.readiness import ReadinessProbe
-from serve_app.wire.responses import (
+from serve_app.wire.service import (
     Access,
     Capabilities,
     Health,

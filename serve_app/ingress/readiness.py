@@ -11,7 +11,7 @@ from serve_app.domain.prompts import PromptRequest
 from serve_app.errors import ParleyError
 from serve_app.ingress.services import Check, IngressServices
 from serve_app.telemetry import logger
-from serve_app.wire.responses import DependencyView, Readiness, ToolServerView
+from serve_app.wire.service import DependencyView, Readiness, ToolServerView
 
 CHECK_TIMEOUT_S = 2.0
 FRESH_S = 1.0

@@ -21,7 +21,7 @@ from serve_app.telemetry import logger
 from serve_app.turns.port import Title
 from serve_app.wire.ai_sdk import HEADERS, KEEP_ALIVE, UiMessageStream
 from serve_app.wire.requests import MAX_SEQ, ChatRequest
-from serve_app.wire.responses import Stopped, TurnView
+from serve_app.wire.turns import Stopped, TurnView
 from serve_app.wire.ws import INTERNAL_SENTENCE, ErrorFrame, TitleFrame
 
 HEARTBEAT_S = 15.0

@@ -48,7 +48,10 @@ class ConversationStore(Protocol):
     async def list_conversations(
         self, principal: Principal, *, archived: bool = False, cursor: str | None = None, limit: int = 50
     ) -> Page[Conversation]:
-        """Newest activity first. Raises InvalidInput for a cursor this store did not make."""
+        """Newest activity first, heads without their ``session_prompt``. Activity is a message accepted or finished.
+
+        Raises InvalidInput for a cursor this store did not make, and for a limit below one, as every listing does.
+        """
 
     async def update_conversation(
         self,
@@ -105,16 +108,21 @@ class TurnStore(Protocol):
     async def append(self, batch: Sequence[AppendTurn]) -> list[AppendReply]:
         """Appends to many turns at once: one reply each, in order, all durable on return.
 
-        One turn's failure to hold its lease touches no other. A finish also writes the assistant message, the usage,
-        and clears the conversation's running turn. A step's record replaces an earlier one of the same step (first its model
-        call, then its tools' results) and gives the turn its attempts back.
+        One turn's failure to hold its lease touches no other. Records that do not continue the log (a gap, other bytes under
+        a written seq, a terminal record without a finish or the reverse) are a bug of the owner: refused as ``lost``, logged.
+        A finish also writes the assistant message, the usage, and clears the conversation's running turn. A step's record
+        replaces an earlier one of the same step (first its model call, then its tools' results) and gives the turn its
+        attempts back.
         """
 
     async def get_turn(self, key: TurnKey) -> Turn:
         """Raises NotFound."""
 
     async def read_events(self, key: TurnKey, *, after_seq: int = 0, limit: int = 1000) -> EventPage:
-        """Records with ``seq > after_seq`` in order. Raises NotFound; Gone where retention has removed the log."""
+        """Records with ``seq > after_seq`` in order. Raises NotFound; Gone where retention has removed the log.
+
+        A page may hold fewer than ``limit`` where bodies are large; the log's end is ``turn.last_seq``, not a short page.
+        """
 
     async def request_cancel(self, key: TurnKey) -> Turn:
         """Asks the owner to stop; the next append's reply tells it. No effect on a turn that has ended. Raises NotFound."""

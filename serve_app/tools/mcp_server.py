@@ -35,6 +35,8 @@ MIN_RELIST_S = 0.1
 """Shortest time between two readings of a tool list, whatever the server announces."""
 MAX_MISSES = 3
 """Readings in a row that may time out while calls still run, before the session is given up with them."""
+SESSION_NOT_FOUND = -32001
+"""What other SDKs' servers answer, with status 404, where ours says INVALID_REQUEST."""
 CLOSE_TIMEOUT_S = 10.0
 """Longest an orderly end may take: a process gets 2 s to exit, then is terminated, then killed."""
 
@@ -55,6 +57,7 @@ class McpServer:
         self._state: Literal["up", "down", "connecting"] = "connecting"
         self._error: str | None = None
         self._client: Client | None = None
+        self._status = HttpStatus()
         self._owner: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()  # whether the session works is known; cleared while that is being found out
         self._wake = asyncio.Event()
@@ -128,14 +131,17 @@ class McpServer:
         try:
             async with asyncio.timeout_at(deadline):
                 await self._settled.wait()
-        except TimeoutError:
-            raise ServerDown("still connecting") from None
-        try:
-            async with asyncio.timeout_at(deadline):
                 await self._slots.take()
+                try:
+                    await self._settled.wait()  # the session may have broken meanwhile
+                except BaseException:
+                    self._slots.free()
+                    raise
         except TimeoutError:
-            raise ServerBusy("no slot came free in time") from None
-        client = self._client
+            if self._settled.is_set():
+                raise ServerBusy("no slot came free in time") from None
+            raise ServerDown("still connecting") from None
+        client, status = self._client, self._status
         if client is None:
             self._slots.free()
             raise ServerDown(self._error or "not connected")
@@ -152,19 +158,19 @@ class McpServer:
         if late:
             self._wake.set()  # slow, or gone? the owner looks
             raise CallTimedOut("no answer in time")
-        return self._answer(task, client)
+        return self._answer(task, client, status)
 
-    def _answer(self, task: asyncio.Task[CallToolResult], client: Client) -> CallToolResult:
+    def _answer(self, task: asyncio.Task[CallToolResult], client: Client, status: HttpStatus) -> CallToolResult:
         try:
             return task.result()
         except MCPError as error:
-            if error.code not in {CONNECTION_CLOSED, INVALID_REQUEST}:
+            # An unknown session is answered with one of several codes; only its status tells it from other refusals.
+            refused = status.session_gone and error.code in {INVALID_REQUEST, SESSION_NOT_FOUND}
+            if not refused and error.code != CONNECTION_CLOSED:
                 raise
             if client is self._client:  # nobody replaced it yet: new calls wait for what the owner finds
                 self._settled.clear()
                 self._wake.set()
-            # Only a 404 for the session's id says for sure that nothing ran.
-            refused = error.code == INVALID_REQUEST and error.message == "Session terminated"
             raise CallLost(error.message, not refused) from error
         except asyncio.CancelledError:
             raise CallLost("closing", True) from None
@@ -180,7 +186,7 @@ class McpServer:
         loop = asyncio.get_running_loop()
         failures = 0
         while not self._closing.is_set():
-            status = HttpStatus()
+            status = self._status = HttpStatus()
             self._ended = None
             up_since: float | None = None
             error: BaseException

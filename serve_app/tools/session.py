@@ -45,10 +45,12 @@ class AnswerTooLarge(httpx2.StreamError):
 
 
 class HttpStatus:
-    """The HTTP status of a session's last message where it was refused: the SDK's own errors do not say it."""
+    """What HTTP said about a session, as the SDK's own errors do not: the last message's status, if it was refused."""
 
     def __init__(self) -> None:
         self.code: int | None = None
+        self.session_gone = False
+        """The server does not know the session any more. What it answers so was not run."""
 
 
 @asynccontextmanager
@@ -96,6 +98,7 @@ def _http_client(config: HttpServer, connect_timeout_s: float, status: HttpStatu
     async def on_response(response: httpx2.Response) -> None:
         if response.request.method == "POST":
             status.code = response.status_code if response.status_code >= 400 else None
+            status.session_gone |= response.status_code == 404 and "mcp-session-id" in response.request.headers
         is_stream = response.headers.get("content-type", "").startswith("text/event-stream")
         if not is_stream and isinstance(response.stream, httpx2.AsyncByteStream):
             compressed = response.headers.get("content-encoding", "identity") != "identity"

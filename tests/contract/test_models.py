@@ -224,7 +224,7 @@ async def test_many_streams_run_at_once_beyond_the_clients_usual_limit() -> None
         await asyncio.wait_for(everyone.wait(), WAIT_S)
         await stream(*text_events("a"))(exchange)
 
-    async with WireServer(answer) as server, gateway(openai_provider(server.base_url)) as models:
+    async with WireServer(answer) as server, gateway(openai_provider(server.base_url, max_retries=0)) as models:
         results = await asyncio.gather(*(models.generate(ask(timeout_s=30), Sink()) for _ in range(streams)))
     assert {generation.text for generation in results} == {"a"}
 
@@ -512,9 +512,14 @@ async def test_nobody_listening_is_said_in_words() -> None:
 
 
 async def test_tls_to_a_server_that_speaks_none_is_said_in_words() -> None:
-    async with WireServer(stream(*text_events("a"))) as server:
-        provider = openai_provider(server.base_url.replace("http:", "https:"), max_retries=0)
-        async with gateway(provider) as models:
+    async def plain(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(plain, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        async with gateway(openai_provider(f"https://127.0.0.1:{port}/v1", max_retries=0)) as models:
             with pytest.raises(UpstreamFailed, match="TLS"):
                 await models.generate(ask(), Sink())
 

@@ -35,7 +35,6 @@ CREATE TABLE conversation (
 ) STRICT;
 CREATE UNIQUE INDEX conversation_key ON conversation (tenant_id, user_id, conversation_id);
 CREATE INDEX conversation_recent ON conversation (tenant_id, user_id, archived, updated_us, id);
-CREATE INDEX conversation_removed ON conversation (id) WHERE tenant_id IS NULL;
 
 CREATE TABLE session_prompt (
   conversation INTEGER PRIMARY KEY REFERENCES conversation,

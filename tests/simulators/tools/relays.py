@@ -85,6 +85,8 @@ class SessionRelay:
         self._forgotten: set[str] = set()
         self.port = 0
         self.refusals = 0
+        self.answer: dict[str, object] | None = None
+        """The error that goes with a refusal, if any."""
 
     @property
     def url(self) -> str:
@@ -101,7 +103,9 @@ class SessionRelay:
         session = request.headers.get("mcp-session-id", "")
         if session in self._forgotten:
             self.refusals += 1
-            return Response(status_code=404)
+            if self.answer is None:
+                return Response(status_code=404)
+            return JSONResponse({"jsonrpc": "2.0", "id": None, "error": self.answer}, 404)
         headers = {name: value for name, value in request.headers.items() if name not in {"host", "content-length"}}
         sent = self._http.build_request(request.method, self._host.url, headers=headers, content=body)
         answer = await self._http.send(sent, stream=True)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import psutil
 import pytest
 
 from serve_app.tools.config import ServerConfig
@@ -116,6 +117,22 @@ async def test_it_is_found_again_after_a_restart_which_forgets_its_sessions() ->
                 return (await call(tools, "any.echo", {"message": "back"})).ok
 
             await until(works, START_S)
+
+
+async def test_its_process_is_replaced_when_it_is_killed_though_nobody_calls() -> None:
+    command = node_peer("@modelcontextprotocol/server-everything", "mcp-server-everything")
+
+    def running() -> set[int]:
+        children = psutil.Process().children()
+        return {c.pid for c in children if c.status() != psutil.STATUS_ZOMBIE and command[1] in c.cmdline()}
+
+    async with executor(stdio("any", command=command[0], args=(*command[1:], "stdio"), **KEYS)) as tools:
+        await _up(tools)
+        (first,) = running()
+        psutil.Process(first).kill()
+        await until(lambda: bool(running() - {first}), START_S)
+        await _up(tools)
+        assert (await call(tools, "any.echo", {"message": "back"}, within_s=START_S)).ok
 
 
 async def _names(tools: McpToolExecutor) -> list[str]:

@@ -36,6 +36,8 @@ from tests.simulators.tools.hosting import (
 from tests.simulators.tools.relays import breakable, older
 from tests.simulators.tools.toolbox import Seen, build
 
+START_S = 50.0
+"""Bound for a process to start on a busy machine."""
 QUICK = SETTINGS.model_copy(update={"connect_timeout_s": 0.5})
 
 
@@ -55,7 +57,7 @@ async def test_a_killed_server_process_comes_back_on_its_port_and_its_tools_with
     async with executor(http(f"http://127.0.0.1:{port}/mcp"), metrics=metrics) as tools:
         assert await state(tools) == "down"
         async with process(*command) as first:
-            await until(lambda: _is(tools, "up"), 30)
+            await until(lambda: _is(tools, "up"), START_S)
             fingerprint = (await tools.tools_for(SALES)).fingerprint
             assert (await call(tools, "box.echo", {"text": "one"})).ok
 
@@ -70,7 +72,7 @@ async def test_a_killed_server_process_comes_back_on_its_port_and_its_tools_with
             assert refused.result == "The tool server box is not available at the moment. It was not run."
 
         async with process(*command):
-            await until(lambda: _is(tools, "up"), 30)
+            await until(lambda: _is(tools, "up"), START_S)
             assert (await tools.tools_for(SALES)).fingerprint == fingerprint
             assert (await call(tools, "box.echo", {"text": "three"})).result == {"result": "three"}
 
@@ -147,8 +149,10 @@ async def test_a_request_that_breaks_is_not_noticed_where_the_tool_may_be_repeat
         assert (result.ok, result.result) == (True, {"result": "two"})
 
 
-async def test_a_session_that_the_server_forgot_is_replaced_without_the_caller_noticing() -> None:
+@pytest.mark.parametrize("code", [None, -32600, -32001])
+async def test_a_session_that_the_server_forgot_is_replaced_without_the_caller_noticing(code: int | None) -> None:
     async with hosted(build) as host, older(host) as relay, executor(http(relay.url)) as tools:
+        relay.answer = {"code": code, "message": "Session not found"} if code else None
         assert (await call(tools, "box.echo", {"text": "one"})).ok
         relay.forget()
         result = await call(tools, "box.add", {"a": 1})  # not declared idempotent, but refused before it ran
@@ -222,7 +226,7 @@ async def test_an_mcp_server_that_freezes_is_found_out_by_the_first_call_that_ge
         process(sys.executable, str(TOOLBOX), "http", str(port)) as child,
         executor(http(f"http://127.0.0.1:{port}/mcp"), settings=QUICK) as tools,
     ):
-        await until(lambda: _is(tools, "up"), 30)
+        await until(lambda: _is(tools, "up"), START_S)
         frozen = psutil.Process(child.pid)
         frozen.suspend()
         try:
@@ -231,7 +235,7 @@ async def test_an_mcp_server_that_freezes_is_found_out_by_the_first_call_that_ge
             await until(lambda: _is(tools, "down"))
         finally:
             frozen.resume()
-        await until(lambda: _is(tools, "up"), 30)
+        await until(lambda: _is(tools, "up"), START_S)
         assert (await call(tools, "box.echo", {"text": "hi"})).ok
 
 
@@ -331,7 +335,7 @@ async def test_a_process_that_dies_is_started_again() -> None:
         (first,) = _children()
         lost = await call(tools, "box.end")
         assert not lost.ok
-        await until(lambda: _is(tools, "up"), 30)
+        await until(lambda: _is(tools, "up"), START_S)
         assert (await call(tools, "box.echo", {"text": "hi"}, within_s=30)).ok
         assert _children() != [first]
 
@@ -340,8 +344,8 @@ async def test_a_process_that_is_killed_is_noticed_without_a_call() -> None:
     async with executor(stdio()) as tools:
         (first,) = _children()
         first.kill()
-        await until(lambda: bool(_children()) and _children() != [first], 30)
-        await until(lambda: _is(tools, "up"), 30)
+        await until(lambda: bool(_children()) and _children() != [first], START_S)
+        await until(lambda: _is(tools, "up"), START_S)
 
 
 async def test_closing_ends_the_processes() -> None:

@@ -82,7 +82,7 @@ class Exchange:
         self.inbox.put_nowait({"type": "http.disconnect"})
 
 
-def http_scope(method: str, path: str, headers: Mapping[str, str], query: str = "") -> MutableMapping[str, Any]:
+def http_scope(method: str, path: str, headers: Mapping[str, str], query: str = "") -> dict[str, Any]:
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},

@@ -30,7 +30,7 @@ from serve_app.errors import NotFound, ParleyError, StageUnavailable
 from serve_app.identity.development import DevelopmentAuthenticator
 from serve_app.ingress.services import IngressServices
 from serve_app.models.port import TextSink
-from serve_app.settings import Settings
+from serve_app.settings import Settings, TurnSettings
 from serve_app.storage.memory import MemoryStore
 from serve_app.telemetry import MemoryMetrics
 from serve_app.turns.port import TailEnd, TailItem, Title
@@ -291,7 +291,7 @@ class Stages:
 
     def services(self, settings: Settings | None = None) -> IngressServices:
         return IngressServices(
-            settings=settings or Settings(store="memory"),
+            settings=settings or Settings(store="memory", turn=TurnSettings(title_wait_s=0.05)),
             store=self.store,
             turns=self.turns,
             models=self.models,

@@ -210,7 +210,7 @@ async def test_an_owner_that_does_not_answer_is_not_asked_at_every_look() -> Non
 
     log.grows = True  # by one record with every look
     assert seqs(await collect(tail)) == list(range(1, 31))
-    assert owners.follows == [(FIRST, 1)]
+    assert len(owners.follows) == 1
 
 
 async def test_a_tail_that_ends_at_once_without_progress_does_not_spin() -> None:

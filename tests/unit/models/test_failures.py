@@ -65,7 +65,8 @@ def test_names_and_addresses_are_repeated() -> None:
 
 def test_errors_come_as_objects_sentences_and_nothing() -> None:
     assert FAILURES.in_stream("Too busy").message.endswith(": Too busy")
-    for silent in (None, True, {"code": 1}, {"message": 3}, "<html>", []):
+    silent_ones: list[object] = [None, True, {"code": 1}, {"message": 3}, "<html>", []]
+    for silent in silent_ones:
         assert FAILURES.in_stream(silent).message.endswith("in the middle of its answer")
 
 

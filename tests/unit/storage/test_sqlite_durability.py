@@ -87,7 +87,7 @@ async def test_a_killed_process_loses_nothing_it_acknowledged(tmp_path: Path) ->
     connection.close()
 
 
-async def test_every_commit_is_synced_to_the_disk_and_readers_do_not_wait_for_it(tmp_path: Path) -> None:
+async def test_commits_go_to_the_write_ahead_log_and_are_synced(tmp_path: Path) -> None:
     store = await SqliteStore.open(tmp_path)
 
     def pragmas(connection: apsw.Connection, _now: float) -> tuple[object, ...]:

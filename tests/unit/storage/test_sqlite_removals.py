@@ -70,9 +70,13 @@ async def test_pruning_in_pieces_takes_whole_logs(tmp_path: Path, monkeypatch: p
 
 
 async def test_what_a_crash_left_of_a_removal_is_cleared_by_the_next_upkeep(tmp_path: Path) -> None:
-    store = await SqliteStore.open(tmp_path)
+    clock = Clock()
+    store = await SqliteStore.open(tmp_path, clock=clock)
     await long_conversation(store)
+    await running(store, C1)
     await store._writer.run(removals.hide, C1)  # and then the process died
+    clock.advance(30)
+    assert await store.find_abandoned_turns() == []
     assert (await store.list_conversations(ANNA)).items == ()
     await store.ensure_conversation(C1)
     assert (await store.list_messages(C1)).items == ()

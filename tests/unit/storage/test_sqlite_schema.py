@@ -92,16 +92,24 @@ def test_no_statement_walks_through_a_table(tmp_path: Path) -> None:
         read()
     connection.exec_trace = None
 
-    walks = []
+    walks, indexes = [], set()
     for sql in sorted(statements):
         if not sql.startswith(("SELECT", "UPDATE", "DELETE", "INSERT")):
             continue
         bindings = (None,) * (2 if "?2" in sql else 1 if "?1" in sql else sql.count("?"))
         plan = connection.execute("EXPLAIN QUERY PLAN " + sql, bindings).fetchall()
+        indexes |= {word for row in plan for word in str(row[3]).split()}
         # Turns that have not ended are few and apart in an index of their own; that one is meant to be walked.
         walks += [(row[3], sql) for row in plan if str(row[3]).startswith("SCAN") and "turn_open" not in str(row[3])]
     assert len(statements) > 30
     assert walks == []
+    assert indexes >= {
+        "conversation_key",
+        "conversation_recent",
+        "turn_client",
+        "turn_open",
+        "turn_prunable",
+    }
     connection.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -50,6 +51,19 @@ def test_references_to_anywhere_else_are_never_fetched(reference: str) -> None:
     check = ArgumentCheck(schema(a={"$ref": reference}))
     with pytest.raises(UnusableSchema):
         check.problem({"a": 1})
+
+
+@pytest.mark.timeout(20)
+def test_a_reference_to_another_host_opens_no_connection() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.setblocking(False)
+        check = ArgumentCheck(schema(a={"$ref": f"http://127.0.0.1:{listener.getsockname()[1]}/s.json"}))
+        with pytest.raises(UnusableSchema):
+            check.problem({"a": 1})
+        with pytest.raises(BlockingIOError):
+            listener.accept()
 
 
 def test_a_schema_that_goes_in_circles_is_reported_and_not_followed_for_ever() -> None:

@@ -1,5 +1,5 @@
-"""What the HTTP routes answer with. Messages have the shape of the AI SDK's ``UIMessage``, so that a client can show them as
-they are.
+"""Conversations and messages as HTTP answers them. A message has the shape of the AI SDK's ``UIMessage``, so that a client can
+show it as it is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from serve_app.domain.conversation import (
     ToolCallPart,
     ToolResultPart,
 )
-from serve_app.domain.turns import StepRecord, Turn, TurnState
 from serve_app.domain.usage import Usage
 
 _UNFINISHED_CALL = "The call did not finish."
@@ -86,7 +85,7 @@ class ConversationPage(_View):
     """``next_cursor`` is opaque and null on the last page."""
 
     items: list[ConversationView]
-    next_cursor: str | None
+    next_cursor: Annotated[str | None, Field(examples=[None])]
 
     @classmethod
     def of(cls, page: Page[Conversation]) -> ConversationPage:
@@ -189,7 +188,7 @@ class MessageView(_View):
 
 class MessagePage(_View):
     items: list[MessageView]
-    next_cursor: str | None
+    next_cursor: Annotated[str | None, Field(examples=[None])]
 
     @classmethod
     def of(cls, page: Page[Message]) -> MessagePage:
@@ -202,207 +201,6 @@ class Archived(_View):
 
 class Deleted(_View):
     deleted: Annotated[int, Field(examples=[3])]
-
-
-class Stopped(_View):
-    """The turn that was asked to stop; null when none ran."""
-
-    turn_id: Annotated[str | None, Field(examples=["conv-42.01JCQ2Z7M5Y8W3X9K4T6V1B0ND"])]
-
-
-class StepView(_View):
-    """One model call. ``first_delta_ms`` and ``model_ms`` count from its start; ``tools_ms`` is the time its tools took."""
-
-    step: int
-    attempt: int
-    model_id: str
-    finish_reason: str
-    usage: UsageView
-    first_delta_ms: int | None
-    model_ms: int
-    tools_ms: int
-    tool_calls: list[ToolPartView]
-
-    @classmethod
-    def of(cls, step: StepRecord) -> StepView:
-        return cls(
-            step=step.step,
-            attempt=step.attempt,
-            model_id=step.model_id,
-            finish_reason=step.finish_reason,
-            usage=UsageView.of(step.usage),
-            first_delta_ms=step.first_delta_ms,
-            model_ms=step.model_ms,
-            tools_ms=step.tools_ms,
-            tool_calls=[part for part in part_views(step.parts) if not isinstance(part, TextPartView)],
-        )
-
-
-class TurnView(_View):
-    """A turn and where it spent its time; ``timings_ms`` by stage, once it has ended."""
-
-    turn_id: str
-    conversation_id: str
-    state: TurnState
-    client_turn_id: str | None
-    request_id: str
-    created_at: datetime
-    finished_at: datetime | None
-    last_seq: int
-    cancel_requested: bool
-    usage: UsageView
-    steps: list[StepView]
-    timings_ms: dict[str, int]
-
-    @classmethod
-    def of(cls, turn: Turn) -> TurnView:
-        return cls(
-            turn_id=turn.key.turn_id,
-            conversation_id=turn.key.conversation.conversation_id,
-            state=turn.state,
-            client_turn_id=turn.client_turn_id,
-            request_id=turn.request_id,
-            created_at=turn.created_at,
-            finished_at=turn.finished_at,
-            last_seq=turn.last_seq,
-            cancel_requested=turn.cancel_requested,
-            usage=UsageView.of(turn.usage),
-            steps=[StepView.of(step) for step in turn.steps],
-            timings_ms=turn.timings_ms,
-        )
-
-
-class ModelView(_View):
-    id: str
-    provider: str
-    context_tokens: int
-    max_output_tokens: int | None
-
-
-class ModelsView(_View):
-    """``any_model``: a name that is not listed is passed on to the provider untouched."""
-
-    models: list[ModelView]
-    default_model_id: str | None
-    any_model: bool
-    simulated: bool
-    notice: str | None
-
-
-class ToolView(_View):
-    name: str
-    description: str
-    server: str
-    input_schema: dict[str, Any]
-
-
-class LimitsView(_View):
-    query_chars: int
-    body_bytes: int
-    ws_frame_bytes: int
-    ws_messages_per_s: int
-    ws_connections_per_user: int
-    turn_timeout_s: float
-    max_steps: int
-
-
-class Capabilities(_View):
-    models: ModelsView
-    tools: list[ToolView]
-    limits: LimitsView
-
-
-class Access(_View):
-    """Who the caller is and what they may use now."""
-
-    tenant_id: str
-    user_id: str
-    roles: list[str]
-    tools: list[str]
-
-    model_config = ConfigDict(
-        frozen=True,
-        json_schema_extra={
-            "examples": [{"tenant_id": "default", "user_id": "dev", "roles": ["sales"], "tools": ["crm.find_account"]}]
-        },
-    )
-
-
-class Health(_View):
-    status: Literal["ok"] = "ok"
-
-
-class ToolServerView(_View):
-    name: str
-    state: Literal["up", "down", "connecting"]
-    tools: int
-    error: str | None = None
-
-
-class DependencyView(_View):
-    """``error`` is shown in development only. ``servers`` belongs to ``tools``."""
-
-    state: Literal["up", "degraded", "down"]
-    critical: bool = True
-    duration_ms: float
-    error: str | None = None
-    simulated: bool | None = None
-    servers: list[ToolServerView] | None = None
-
-
-class Readiness(_View):
-    status: Literal["ready", "degraded", "unavailable", "draining"]
-    dependencies: dict[str, DependencyView]
-
-    model_config = ConfigDict(
-        frozen=True,
-        json_schema_extra={
-            "examples": [
-                {
-                    "status": "degraded",
-                    "dependencies": {
-                        "store": {"state": "up", "critical": True, "duration_ms": 1.2},
-                        "tools": {
-                            "state": "degraded",
-                            "critical": True,
-                            "duration_ms": 1.4,
-                            "servers": [{"name": "hr", "state": "down", "tools": 0, "error": "connection refused"}],
-                        },
-                    },
-                }
-            ]
-        },
-    )
-
-
-class ProblemView(_View):
-    """``application/problem+json``; ``errors`` lists the fields at fault where there are any."""
-
-    type: str
-    title: str
-    status: int
-    code: str
-    detail: str
-    retryable: bool
-    request_id: str
-    errors: list[dict[str, Any]] = []
-
-    model_config = ConfigDict(
-        frozen=True,
-        json_schema_extra={
-            "examples": [
-                {
-                    "type": "urn:parley:problem:not_found",
-                    "title": "Not found",
-                    "status": 404,
-                    "code": "not_found",
-                    "detail": "There is no such conversation.",
-                    "retryable": False,
-                    "request_id": "r_01JCQ2Z7M5Y8W3X9K4T6V1B0ND",
-                }
-            ]
-        },
-    )
 
 
 def part_views(parts: tuple[Part, ...]) -> list[PartView]:

@@ -1,0 +1,186 @@
+"""Shows a turn as it runs: on a terminal with Markdown and tool calls, elsewhere as the plain answer.
+
+On a terminal, finished blocks of the answer are printed once and for all; only the unfinished one, cut to the screen, and
+the running tools are drawn again, at most once per batch of events. So a long answer costs no more per piece than a short one, and nothing flickers.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Protocol
+
+from msgspec import Struct
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markdown import Markdown
+from rich.padding import Padding
+from rich.spinner import Spinner
+from rich.text import Text
+
+from serve_app.cli.markdown_blocks import MarkdownBlocks
+from serve_app.cli.printable import one_line, printable, short_arguments, short_result
+from serve_app.cli.turn_stream import Event
+
+SCREEN_SHARE = 0.6
+"""Part of the screen's height that the unfinished block may take."""
+
+
+class Outcome(Struct):
+    """How the turn ended; ``failure`` is a sentence when it failed."""
+
+    response: str = ""
+    failure: str | None = None
+    cancelled: bool = False
+
+
+class AnswerView(Protocol):
+    """Entered before the first event, left after the last."""
+
+    def __enter__(self) -> AnswerView: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def show(self, events: Iterable[Event]) -> None: ...
+
+    def say(self, text: str) -> None:
+        """A word about the connection, not part of the answer."""
+        ...
+
+
+def outcome_of(event: Event) -> Outcome:
+    """What a terminal event says."""
+    response = str(event.get("response") or "")
+    match event["type"]:
+        case "turn.failed":
+            again = " Trying again may help." if event.get("retryable") else ""
+            return Outcome(response, failure=f"{printable(str(event.get('message') or 'The turn failed.'))}{again}")
+        case "turn.cancelled":
+            return Outcome(response, cancelled=True)
+    return Outcome(response)
+
+
+class PlainView:
+    """The answer alone on standard output, once it is whole: what a step showed may be taken back until then.
+
+    Tool calls and words about the connection go to standard error where that is a terminal.
+    """
+
+    def __init__(self) -> None:
+        self._notes = Console(stderr=True, highlight=False, markup=False)
+
+    def __enter__(self) -> PlainView:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def show(self, events: Iterable[Event]) -> None:
+        for event in events:
+            match event["type"]:
+                case "tool.finished":
+                    self.say(_tool_line(event, "").plain)
+                case "chat_response" | "turn.failed" | "turn.cancelled":
+                    response = outcome_of(event).response
+                    if response:
+                        sys.stdout.write(response if response.endswith("\n") else f"{response}\n")
+                        sys.stdout.flush()
+
+    def say(self, text: str) -> None:
+        if self._notes.is_terminal:
+            self._notes.print(text, style="dim", soft_wrap=True)
+
+
+class TerminalView:
+    """The answer on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._blocks = MarkdownBlocks()
+        self._step_shown = False
+        self._running: dict[str, tuple[str, str]] = {}
+        self._live = Live(
+            console=console, transient=True, auto_refresh=True, refresh_per_second=8, vertical_overflow="crop",
+            get_renderable=self._unfinished,
+        )  # fmt: skip
+
+    def __enter__(self) -> TerminalView:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._finish_text()
+        self._running.clear()
+        self._live.stop()
+
+    def show(self, events: Iterable[Event]) -> None:
+        for event in events:
+            match event["type"]:
+                case "text.delta":
+                    self._step_shown = True
+                    self._print(self._blocks.add(printable(str(event.get("delta") or ""))))
+                case "tool.started":
+                    self._finish_text()
+                    name, arguments = one_line(str(event.get("name"))), short_arguments(event.get("arguments"))
+                    self._running[str(event.get("tool_call_id"))] = (name, arguments)
+                case "tool.finished":
+                    _, arguments = self._running.pop(str(event.get("tool_call_id")), ("", ""))
+                    self._step_shown = False
+                    self._console.print(_tool_line(event, arguments))
+                case "step.reset":
+                    self._blocks = MarkdownBlocks()
+                    if self._step_shown:
+                        self.say("The answer broke off there and begins again:")
+                    self._step_shown = False
+                case "chat_response" | "turn.failed" | "turn.cancelled":
+                    self._finish_text()
+                    self._running.clear()
+        self._live.refresh()
+
+    def say(self, text: str) -> None:
+        self._console.print(Text(text, style="dim"))
+
+    def _print(self, markdown: str) -> None:
+        if markdown.strip():
+            self._console.print(Padding(Markdown(markdown), (0, 0, 1, 0)))
+
+    def _finish_text(self) -> None:
+        rest, self._blocks = self._blocks.rest, MarkdownBlocks()
+        self._print(rest)
+
+    def _unfinished(self) -> RenderableType:
+        parts: list[RenderableType] = []
+        rest = self._blocks.rest
+        if rest.strip():
+            height = max(4, int(self._console.height * SCREEN_SHARE))
+            lines = rest.rstrip("\n").split("\n")
+            # A block that outgrows the screen, such as long code, shows its end as it is written.
+            tall = len(lines) > height or len(rest) > height * self._console.width
+            parts.append(
+                Text("\n".join(lines[-height:])[-height * self._console.width // 2 :]) if tall else Markdown(rest)
+            )
+        for name, arguments in self._running.values():
+            parts.append(Spinner("dots", Text.assemble((name, "bold"), (arguments, "dim")), style="cyan"))
+        if not parts:
+            parts.append(Spinner("dots", Text("…", style="dim"), style="cyan"))
+        return Group(*parts)
+
+
+def _tool_line(event: Event, arguments: str) -> Text:
+    ok = bool(event.get("ok"))
+    line = Text.assemble(
+        ("✓ " if ok else "✗ ", "green" if ok else "red"),
+        (one_line(str(event.get("name"))), "bold"),
+        (arguments, "dim"),
+        (f"  {event.get('duration_ms', 0)} ms", "cyan"),
+    )
+    if not ok:
+        line.append(f"  {short_result(event.get('result'))}", style="red")
+    return line

@@ -1,0 +1,92 @@
+/** The HTTP routes the page uses. Every failure is a Problem. */
+
+import { Problem } from "./failures.js";
+import { credentials } from "./identity.js";
+
+const TIMEOUT_MS = 20_000;
+const PAGE = 30;
+const MESSAGES = 50;
+
+export class Api {
+  #headers;
+
+  constructor(identity) {
+    this.#headers = credentials(identity);
+  }
+
+  capabilities() {
+    return this.#request("GET", "/api/capabilities");
+  }
+
+  /** A page of conversations: {items, next_cursor}. */
+  conversations({ archived = false, cursor = null } = {}) {
+    return this.#request("GET", `/api/conversations${query({ archived, limit: PAGE, cursor })}`);
+  }
+
+  conversation(id) {
+    return this.#request("GET", conversationPath(id));
+  }
+
+  rename(id, title) {
+    return this.#request("PATCH", conversationPath(id), { title });
+  }
+
+  archive(id, archived) {
+    return this.#request("PATCH", conversationPath(id), { archived });
+  }
+
+  remove(id) {
+    return this.#request("DELETE", conversationPath(id));
+  }
+
+  /** A page of messages, the newest first: {items, next_cursor}. */
+  messages(id, cursor = null) {
+    return this.#request("GET", `${conversationPath(id)}/messages${query({ order: "desc", limit: MESSAGES, cursor })}`);
+  }
+
+  /** `reaction` is "up", "down" or null. */
+  react(id, messageId, reaction) {
+    return this.#request("PATCH", `${conversationPath(id)}/messages/${encodeURIComponent(messageId)}`, { reaction });
+  }
+
+  async #request(method, path, body) {
+    const headers = { ...this.#headers, accept: "application/json" };
+    if (body !== undefined) headers["content-type"] = "application/json";
+    let response;
+    try {
+      response = await fetch(path, {
+        method,
+        headers,
+        body: body === undefined ? undefined : JSON.stringify(body),
+        signal: AbortSignal.timeout(TIMEOUT_MS),
+        cache: "no-store",
+      });
+    } catch (error) {
+      if (error.name === "TimeoutError") throw new Problem("deadline_exceeded", "The server did not answer in time.", true);
+      throw new Problem("offline", "The server cannot be reached.", true);
+    }
+    if (!response.ok) throw await problemOf(response);
+    if (response.status === 204) return null;
+    try {
+      return await response.json();
+    } catch {
+      throw new Problem("internal", "The server's answer could not be read.", true, response.status);
+    }
+  }
+}
+
+async function problemOf(response) {
+  const body = await response.json().catch(() => ({}));
+  const code = typeof body.code === "string" ? body.code : "internal";
+  const message = typeof body.detail === "string" ? body.detail : `The server answered ${response.status}.`;
+  return new Problem(code, message, body.retryable === true || response.status >= 500, response.status);
+}
+
+function conversationPath(id) {
+  return `/api/conversations/${encodeURIComponent(id)}`;
+}
+
+function query(values) {
+  const given = Object.entries(values).filter(([, value]) => value !== null);
+  return `?${new URLSearchParams(given.map(([name, value]) => [name, String(value)]))}`;
+}

@@ -1,0 +1,180 @@
+"""What the server says about itself and about failures, as HTTP answers it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ModelView(_View):
+    id: str
+    provider: str
+    context_tokens: int
+    max_output_tokens: int | None
+
+
+class ModelsView(_View):
+    """``any_model``: a name that is not listed is passed on to the provider untouched."""
+
+    models: list[ModelView]
+    default_model_id: str | None
+    any_model: bool
+    simulated: bool
+    notice: str | None
+
+
+class ToolView(_View):
+    name: str
+    description: str
+    server: str
+    input_schema: dict[str, Any]
+
+
+class LimitsView(_View):
+    query_chars: int
+    body_bytes: int
+    ws_frame_bytes: int
+    ws_messages_per_s: int
+    ws_connections_per_user: int
+    turn_timeout_s: float
+    max_steps: int
+
+
+class Capabilities(_View):
+    models: ModelsView
+    tools: list[ToolView]
+    limits: LimitsView
+
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "models": {
+                        "models": [
+                            {"id": "default", "provider": "openai", "context_tokens": 128000, "max_output_tokens": None}
+                        ],
+                        "default_model_id": "default",
+                        "any_model": False,
+                        "simulated": False,
+                        "notice": None,
+                    },
+                    "tools": [
+                        {
+                            "name": "crm.find_account",
+                            "description": "Finds accounts by name.",
+                            "server": "crm",
+                            "input_schema": {"type": "object", "properties": {"name": {"type": "string"}}},
+                        }
+                    ],
+                    "limits": {
+                        "query_chars": 32000,
+                        "body_bytes": 1048576,
+                        "ws_frame_bytes": 65536,
+                        "ws_messages_per_s": 20,
+                        "ws_connections_per_user": 20,
+                        "turn_timeout_s": 300.0,
+                        "max_steps": 8,
+                    },
+                }
+            ]
+        },
+    )
+
+
+class Access(_View):
+    """Who the caller is and what they may use now."""
+
+    tenant_id: str
+    user_id: str
+    roles: list[str]
+    tools: list[str]
+
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "examples": [{"tenant_id": "default", "user_id": "dev", "roles": ["sales"], "tools": ["crm.find_account"]}]
+        },
+    )
+
+
+class Health(_View):
+    status: Annotated[Literal["ok"], Field(examples=["ok"])] = "ok"
+
+
+class ToolServerView(_View):
+    name: str
+    state: Literal["up", "down", "connecting"]
+    tools: int
+    error: str | None = None
+
+
+class DependencyView(_View):
+    """``error`` is shown in development only. ``servers`` belongs to ``tools``."""
+
+    state: Literal["up", "degraded", "down"]
+    critical: bool = True
+    duration_ms: float
+    error: str | None = None
+    simulated: bool | None = None
+    servers: list[ToolServerView] | None = None
+
+
+class Readiness(_View):
+    status: Literal["ready", "degraded", "unavailable", "draining"]
+    dependencies: dict[str, DependencyView]
+
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "status": "degraded",
+                    "dependencies": {
+                        "store": {"state": "up", "critical": True, "duration_ms": 1.2},
+                        "tools": {
+                            "state": "degraded",
+                            "critical": True,
+                            "duration_ms": 1.4,
+                            "servers": [{"name": "hr", "state": "down", "tools": 0, "error": "connection refused"}],
+                        },
+                    },
+                }
+            ]
+        },
+    )
+
+
+class ProblemView(_View):
+    """``application/problem+json``; ``errors`` lists the fields at fault where there are any."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    retryable: bool
+    request_id: str
+    errors: list[dict[str, Any]] = []
+
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "urn:parley:problem:not_found",
+                    "title": "Not found",
+                    "status": 404,
+                    "code": "not_found",
+                    "detail": "There is no such conversation.",
+                    "retryable": False,
+                    "request_id": "r_01JCQ2Z7M5Y8W3X9K4T6V1B0ND",
+                }
+            ]
+        },
+    )

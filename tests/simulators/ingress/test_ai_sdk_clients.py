@@ -1,0 +1,155 @@
+"""The AI SDK's own readers, three major versions of them, accept what Parley streams.
+
+Needs Node and the packages of ``tests/peers_ai_sdk`` (``npm ci`` there).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from serve_app.domain.events import EventRecord
+from serve_app.turns.port import Title
+from tests.simulators.ingress.conftest import Server
+from tests.unit.ingress.stages import answered, text, tool_finished, tool_started
+from tests.unit.wire.turn_logs import (
+    answer,
+    batches,
+    cancelled,
+    delta,
+    encode_all,
+    failed,
+    log_of,
+    reset,
+    result,
+    started,
+    tool,
+)
+
+PEERS = Path(__file__).parents[2] / "peers_ai_sdk"
+VERSIONS = ["ai5", "ai6", "ai7"]
+RUN_S = 60
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed"),
+    pytest.mark.skipif(
+        not (PEERS / "node_modules" / "ai7").is_dir(), reason="npm ci has not been run in tests/peers_ai_sdk"
+    ),
+]
+
+
+def read(version: str, *streams: bytes) -> list[dict[str, Any]]:
+    """What the SDK's reader makes of each stream."""
+    request = json.dumps({"version": version, "streams": [stream.decode() for stream in streams]})
+    done = subprocess.run(["node", "read.mjs"], cwd=PEERS, input=request.encode(), capture_output=True, timeout=RUN_S)
+    assert done.returncode == 0, done.stderr.decode()
+    answers: list[dict[str, Any]] = json.loads(done.stdout)
+    return answers
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_kind_of_turn_is_read_without_a_complaint(version: str) -> None:
+    whole, broken, stopped, again = read(
+        version,
+        encode_all(
+            [
+                log_of(
+                    started(),
+                    delta("Looking. "),
+                    tool("c1", arguments={"name": "Contoso"}),
+                    tool("c2"),
+                    result("c2", ok=False, value="Down."),
+                    result("c1", value={"id": 7, "none": None}),
+                    delta("Found.", step=1),
+                    answer(),
+                ),
+                [Title(title="Contoso")],
+            ]
+        ),
+        encode_all([log_of(started(), delta("Hal"), failed("The provider failed."))]),
+        encode_all([log_of(started(), delta("Hal"), cancelled())]),
+        encode_all([log_of(started(), delta("Hal"), tool("c1"), reset(), delta("Hello"), answer("Hello"))]),
+    )
+    for reading in (whole, broken, stopped, again):
+        assert reading["invalid"] == []
+        assert reading["types"][-1] == "finish"
+        assert reading["message"]["id"] == "msg_a"
+
+    assert whole["errors"] == []
+    parts = [part for part in whole["message"]["parts"] if part["type"] != "step-start"]
+    assert [part["type"] for part in parts] == [
+        "data-conversation",
+        "data-model",
+        "text",
+        "tool-crm.find_account",
+        "tool-crm.find_account",
+        "text",
+        "data-title",
+    ]
+    assert (parts[3]["state"], parts[3]["output"]) == ("output-available", {"id": 7, "none": None})
+    assert (parts[4]["state"], parts[4]["errorText"]) == ("output-error", "Down.")
+    assert all(part["state"] == "done" for part in parts if part["type"] == "text")
+
+    assert broken["errors"] == ["Error: The provider failed."]
+    assert stopped["errors"] == []
+    void = next(part for part in again["message"]["parts"] if part["type"] == "data-step-reset")
+    assert void["data"] == {"step": 0, "textIds": ["text-1"]}
+    assert again["message"]["parts"][-1]["text"] == "Hello"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_any_log_is_read_without_a_complaint(version: str) -> None:
+    logs: list[list[list[EventRecord | Title]]] = []
+
+    @settings(max_examples=100, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @given(batches())
+    def gather(parts: list[list[EventRecord | Title]]) -> None:
+        logs.append(parts)
+
+    gather()  # one process reads them all
+    for parts, reading in zip(logs, read(version, *(encode_all(parts) for parts in logs)), strict=True):
+        assert reading["invalid"] == [], parts
+        told = [record for batch in parts for record in batch if isinstance(record, EventRecord) and record.terminal]
+        failed_turn = not told or b'"turn.failed"' in told[0].body[:30]
+        assert len(reading["errors"]) == int(failed_turn), (parts, reading["errors"])
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_the_sdks_own_transport_talks_to_the_server(version: str, server: Server) -> None:
+    server.stages.turns.script = (
+        tool_started("c1"),
+        tool_finished("c1", result={"id": 7}),
+        text("Contoso has "),
+        text("two."),
+        answered("Contoso has two."),
+        Title(title="Contoso"),
+    )
+    request = {
+        "version": version,
+        "api": f"{server.http}/api/chat",
+        "chatId": "conv-1",
+        "text": "Which?",
+        "headers": {"x-dev-user": "ana"},
+    }
+    node = await asyncio.create_subprocess_exec(
+        "node",
+        "read.mjs",
+        cwd=PEERS,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(node.communicate(json.dumps(request).encode()), RUN_S)
+    assert node.returncode == 0, err.decode()
+    seen = json.loads(out)
+    assert seen["errors"] == []
+    assert "".join(part["text"] for part in seen["message"]["parts"] if part["type"] == "text") == "Contoso has two."
+    assert seen["message"]["id"].startswith("msg_")
+    assert seen["idleAfter"] is True
