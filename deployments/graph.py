@@ -22,6 +22,7 @@ from serve_app.settings import Secrets, Settings
 
 def graph(settings: Settings, secrets: Secrets, options: Mapping[str, dict[str, Any]] | None = None) -> Application:
     """The whole graph. ``options`` are Ray's settings by stage, for whoever runs it without Serve reading them itself."""
+    settings = settings.anchored()
     shared = secrets.parley_channel_secret
     context = StageContext(
         settings=settings, channel_secret=shared.get_secret_value() if shared else random.token_hex(32)

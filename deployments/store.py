@@ -12,6 +12,7 @@ from deployments.shell import Shell
 from serve_app.errors import ParleyError
 from serve_app.storage.connect import connect
 from serve_app.storage.port import Store
+from serve_app.storage.sqlite import SqliteStore
 from serve_app.telemetry import logger
 
 log = logger("store")
@@ -36,6 +37,8 @@ class StoreDeployment(Shell):
         return self._channel.endpoint
 
     async def check_health(self) -> None:
+        if isinstance(self._store, SqliteStore):
+            self.metrics.gauge("parley_store_queue", self._store.queued)
         await self._store.check()
 
     async def _prune(self) -> None:

@@ -230,6 +230,13 @@ class Settings(BaseSettings):
         _refuse_unknown_variables(cls.model_fields)
         return settings
 
+    def anchored(self) -> Settings:
+        """The same with absolute paths, for processes that may run in another folder."""
+        paths = {
+            name: self.path(value) for name in type(self).model_fields if isinstance(value := getattr(self, name), Path)
+        }
+        return self.model_copy(update=paths)
+
     @property
     def log_folder(self) -> Path | None:
         """Where log files go, or None for standard error."""

@@ -102,10 +102,7 @@ def configure_logging(settings: LogSettings, folder: Path | None = None, name: s
             folder / f"{name}.log", maxBytes=settings.file_bytes, backupCount=3, encoding="utf-8", delay=True
         )
     handler.setFormatter(logging.Formatter("%(message)s"))
-    target = logging.getLogger("parley")
-    target.handlers[:] = [handler]
-    target.setLevel(level)
-    target.propagate = False
+    lines = _Lines(handler)
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if settings.format == "json"
@@ -121,12 +118,24 @@ def configure_logging(settings: LogSettings, folder: Path | None = None, name: s
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *_: target,
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=False,  # loggers made at import must follow when a process is configured
     )
     # Vendors' request logs repeat URLs with every call; ours say what matters.
     for noisy in ("httpx2", "httpcore2", "openai", "mcp", "uvicorn.access", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+class _Lines:
+    """Writes finished lines to a handler. No logger of the standard library stands between: Serve reconfigures those."""
+
+    def __init__(self, handler: logging.Handler) -> None:
+        self._handler = handler
+
+    def msg(self, line: str) -> None:
+        self._handler.handle(logging.makeLogRecord({"msg": line}))
+
+    debug = info = warning = error = critical = exception = log = msg
 
 
 def logger(name: str) -> structlog.typing.FilteringBoundLogger:

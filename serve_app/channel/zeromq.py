@@ -239,7 +239,10 @@ class ZeromqChannel:
         for _ in range(_FRAMES_PER_WAKE):
             if not readable(listener):
                 return
-            self._receive(listener.recv(zmq.NOBLOCK))
+            try:
+                self._receive(listener.recv(zmq.NOBLOCK))
+            except Exception:  # the frames behind this one would wait until another arrives
+                self._log.exception("a frame could not be handled")
         self._loop.call_soon(self._on_readable, context=self._detached)
 
     def _receive(self, data: bytes) -> None:

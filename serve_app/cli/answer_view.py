@@ -1,7 +1,8 @@
 """Shows a turn as it runs: on a terminal with Markdown and tool calls, elsewhere as the plain answer.
 
 On a terminal, finished blocks of the answer are printed once and for all; only the unfinished one, cut to the screen, and
-the running tools are drawn again, at most once per batch of events. So a long answer costs no more per piece than a short one, and nothing flickers.
+the running tools are drawn again, at most once per batch of events. So a long answer costs no more per piece than a short
+one, and nothing flickers.
 """
 
 from __future__ import annotations
@@ -103,7 +104,8 @@ class TerminalView:
         self._console = console
         self._blocks = MarkdownBlocks()
         self._step_shown = False
-        self._running: dict[str, tuple[str, str]] = {}
+        self._running: dict[str, tuple[str, Spinner]] = {}
+        self._waiting = Spinner("dots", Text("…", style="dim"), style="cyan")
         self._live = Live(
             console=console, transient=True, auto_refresh=True, refresh_per_second=8, vertical_overflow="crop",
             get_renderable=self._unfinished,
@@ -129,9 +131,10 @@ class TerminalView:
                 case "tool.started":
                     self._finish_text()
                     name, arguments = one_line(str(event.get("name"))), short_arguments(event.get("arguments"))
-                    self._running[str(event.get("tool_call_id"))] = (name, arguments)
+                    spinner = Spinner("dots", Text.assemble((name, "bold"), (arguments, "dim")), style="cyan")
+                    self._running[str(event.get("tool_call_id"))] = (arguments, spinner)
                 case "tool.finished":
-                    _, arguments = self._running.pop(str(event.get("tool_call_id")), ("", ""))
+                    arguments, _ = self._running.pop(str(event.get("tool_call_id")), ("", self._waiting))
                     self._step_shown = False
                     self._console.print(_tool_line(event, arguments))
                 case "step.reset":
@@ -166,10 +169,9 @@ class TerminalView:
             parts.append(
                 Text("\n".join(lines[-height:])[-height * self._console.width // 2 :]) if tall else Markdown(rest)
             )
-        for name, arguments in self._running.values():
-            parts.append(Spinner("dots", Text.assemble((name, "bold"), (arguments, "dim")), style="cyan"))
+        parts.extend(spinner for _, spinner in list(self._running.values()))  # a copy: Live draws from its own thread
         if not parts:
-            parts.append(Spinner("dots", Text("…", style="dim"), style="cyan"))
+            parts.append(self._waiting)
         return Group(*parts)
 
 

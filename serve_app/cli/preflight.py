@@ -178,6 +178,15 @@ def check_writable(folder: Path) -> None:
         # Of a file in the way, mkdir says only that it exists.
         reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror or str(error)
         raise unusable(folder, reason) from error
+    check_access(folder)
+
+
+def check_access(folder: Path) -> None:
+    """``folder`` is one, and this user may read and write it. Raises ConfigError."""
+    from serve_app.storage.sqlite.folder import unusable
+
+    if not folder.is_dir():
+        raise unusable(folder, "it is a file")
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise unusable(folder, "this user may not read and write it")
 

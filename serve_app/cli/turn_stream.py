@@ -72,14 +72,29 @@ class TurnStream:
         self._last_seq = 0
         self._cancel_wanted = False
         self._cancel_sent = False
+        self._resting: asyncio.Task[None] | None = None
         self.title: str | None = None
         """The conversation's title, as far as the server has told."""
+
+    @property
+    def session_id(self) -> str | None:
+        """The conversation; None before ``open`` where none was asked for."""
+        return self._session_id
 
     async def open(self) -> Session:
         """Connects and opens the conversation, a new one where there is none yet.
 
         Raises UpstreamFailed when no Parley answers, ParleyError for what the server refuses.
         """
+        await self._wake()
+        try:
+            return await self._open()
+        except Reconnecting as gone:
+            raise UpstreamFailed(
+                f"Parley at {self._url} ended the connection at once; try again in a moment, or see `parley doctor`."
+            ) from gone
+
+    async def _open(self) -> Session:
         await self._drop()
         try:
             self._socket = await connect(
@@ -140,20 +155,32 @@ class TurnStream:
             await self._pass_cancel_on()
 
     async def rest(self) -> None:
-        """Reads what comes between turns, titles above all, until cancelled or the connection ends."""
+        """From now until the next call here, takes what comes between turns: titles, above all."""
+        await self._wake()
+        self._resting = asyncio.create_task(self._rest())
+
+    async def aclose(self) -> None:
+        """Leaves. A running turn goes on."""
+        await self._wake()
+        await self._drop()
+
+    async def _rest(self) -> None:
         with contextlib.suppress(Reconnecting, ParleyError):
             while True:
                 await self._receive()
 
-    async def aclose(self) -> None:
-        """Leaves. A running turn goes on."""
-        await self._drop()
+    async def _wake(self) -> None:
+        resting, self._resting = self._resting, None
+        if resting is not None:  # one reader at a time
+            resting.cancel()
+            await asyncio.gather(resting, return_exceptions=True)
 
     def _begin(self, client_turn_id: str | None = None, turn_id: str | None = None) -> None:
         self._client_turn_id, self._turn_id, self._last_seq = client_turn_id, turn_id, 0
         self._cancel_wanted = self._cancel_sent = False
 
     async def _turn(self, query: dict[str, Any] | None) -> AsyncIterator[list[Event]]:
+        await self._wake()
         in_vain = 0  # attempts that brought no event
         while in_vain < MAX_RESUMES:
             try:
@@ -197,7 +224,7 @@ class TurnStream:
         until, pause_s = clock() + self._reconnect_for_s, RECONNECT_MIN_S
         while True:
             try:
-                await self.open()
+                await self._open()
             except (UpstreamFailed, DeadlineExceeded, Reconnecting) as error:
                 if clock() + pause_s > until:
                     raise error if isinstance(error, ParleyError) else UpstreamFailed(str(error)) from error

@@ -20,7 +20,7 @@ from serve_app.domain.ids import CONVERSATION_ID, ConversationKey, TurnKey, new_
 from serve_app.domain.prompts import PromptRequest
 from serve_app.domain.tools import ToolSet
 from serve_app.domain.turns import NewTurn, Query, Turn
-from serve_app.errors import InvalidInput, NotFound, NotPermitted, ParleyError, StageUnavailable
+from serve_app.errors import InvalidInput, NotFound, NotPermitted, ParleyError
 from serve_app.ingress.catalog import CachedCatalog
 from serve_app.ingress.services import IngressServices
 from serve_app.ingress.tail import PAGE_RECORDS, TurnTail
@@ -193,7 +193,7 @@ class ChatService:
             return accepted.turn, False, None
         try:
             live = await self._services.turns.run(new_turn.key)
-        except StageUnavailable as error:
+        except ParleyError as error:
             _log.warning("turn_not_started", turn_id=new_turn.key.turn_id, reason=error.message)
             return accepted.turn, True, None
         return accepted.turn, True, live
@@ -205,7 +205,6 @@ class ChatService:
                 principal=principal,
                 query="",
                 tools=tools.tools,
-                prompt_name=self._settings.conversation.prompt,
                 kept=conversation.session_prompt,
             )
         )

@@ -14,9 +14,9 @@ from msgspec import Struct
 from serve_app.domain.conversation import Message
 from serve_app.domain.generation import ModelMessage
 from serve_app.domain.tools import ToolSpec
+from serve_app.domain.transcript import transcript
 from serve_app.errors import TooLarge
 from serve_app.prompting.tokens import PRIMING_TOKENS, TokenCounter, message_tokens, shortened, tool_tokens
-from serve_app.domain.transcript import transcript
 
 DEFAULT_ANSWER_TOKENS = 1_024
 """Room left for the answer where the prompt does not say how long one may be."""

@@ -73,8 +73,10 @@ export class Connection {
     url.search = new URLSearchParams(credentials(this.#identity)).toString();
     const socket = new WebSocket(url);
     this.#socket = socket;
-    socket.addEventListener("message", (event) => this.#receive(event.data));
-    socket.addEventListener("close", (event) => this.#lost(event.code, event.reason));
+    // What a socket that was given up still says is about the past.
+    const current = (handle) => (event) => this.#socket === socket && handle(event);
+    socket.addEventListener("message", current((event) => this.#receive(event.data)));
+    socket.addEventListener("close", current((event) => this.#lost(event.code, event.reason)));
     this.#timers.connect = setTimeout(() => this.#lost(1006, "timeout"), CONNECT_TIMEOUT_MS);
   }
 
@@ -151,11 +153,7 @@ export class Connection {
     this.#timers = {};
     const socket = this.#socket;
     this.#socket = null;
-    if (!socket) return;
-    // Its events would be about the past.
-    const past = socket;
-    past.onclose = null;
-    past.close();
+    socket?.close();
   }
 
   #enter(name, details = {}) {

@@ -117,7 +117,7 @@ function takeItem(lines, at, marker, streaming, depth) {
       body.push("");
     } else if (indentOf(line) >= inside) {
       body.push(line.slice(Math.min(marker.width, indentOf(line))));
-    } else if (isBlank(body[body.length - 1]) || interrupts(lines, next)) {
+    } else if (markerOf(line)?.ordered === marker.ordered || isBlank(body[body.length - 1]) || interrupts(lines, next)) {
       break;
     } else {
       body.push(line);

@@ -8,6 +8,9 @@ import { h } from "./dom.js";
 import { closesFence, codeLine, fenceOf, parseBlocks } from "./markdown-blocks.js";
 import { parseInline } from "./markdown-inline.js";
 
+/** The beginning of a line that may become a marker, and is not shown before it is clear. */
+const UNDECIDED = /(^|\n)[ \t]*(?:\d{1,9}[.)]?|[-*+>#|~=_`]{1,3})[ \t]*$/;
+
 /** The elements of a whole text. */
 export function renderMarkdown(source) {
   return parseBlocks(source).map((block) => blockElement(block, false));
@@ -36,7 +39,7 @@ export class MarkdownStream {
 
   render() {
     this.#settle();
-    if (!this.#code) this.#show(parseBlocks(this.#open, { streaming: true }), true);
+    if (!this.#code) this.#show(parseBlocks(this.#open.replace(UNDECIDED, "$1"), { streaming: true }), true);
   }
 
   finish() {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from serve_app.domain.events import EventRecord
 from serve_app.turns.port import Title
+from tests.peers import REQUIRE, node
 from tests.simulators.ingress.conftest import Server
 from tests.unit.ingress.stages import answered, text, tool_finished, tool_started
 from tests.unit.wire.turn_logs import (
@@ -37,26 +38,32 @@ PEERS = Path(__file__).parents[2] / "peers_ai_sdk"
 VERSIONS = ["ai5", "ai6", "ai7"]
 RUN_S = 60
 
-pytestmark = [
-    pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed"),
-    pytest.mark.skipif(
-        not (PEERS / "node_modules" / "ai7").is_dir(), reason="npm ci has not been run in tests/peers_ai_sdk"
-    ),
-]
+
+@pytest.fixture(autouse=True)
+def command() -> list[str]:
+    """Runs the readers; skips, or fails where peers are required, without them."""
+    runs = node()
+    if not (PEERS / "node_modules" / "ai7").is_dir():
+        why = "the AI SDK is not installed: run `npm ci --prefix tests/peers_ai_sdk`"
+        if os.environ.get(REQUIRE) == "1":
+            pytest.fail(f"{why} ({REQUIRE} is 1)", pytrace=False)
+        pytest.skip(why)
+    return [runs, "read.mjs"]
 
 
-def read(version: str, *streams: bytes) -> list[dict[str, Any]]:
+def read(command: list[str], version: str, *streams: bytes) -> list[dict[str, Any]]:
     """What the SDK's reader makes of each stream."""
     request = json.dumps({"version": version, "streams": [stream.decode() for stream in streams]})
-    done = subprocess.run(["node", "read.mjs"], cwd=PEERS, input=request.encode(), capture_output=True, timeout=RUN_S)
+    done = subprocess.run(command, cwd=PEERS, input=request.encode(), capture_output=True, timeout=RUN_S)
     assert done.returncode == 0, done.stderr.decode()
     answers: list[dict[str, Any]] = json.loads(done.stdout)
     return answers
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_kind_of_turn_is_read_without_a_complaint(version: str) -> None:
+def test_every_kind_of_turn_is_read_without_a_complaint(version: str, command: list[str]) -> None:
     whole, broken, stopped, again = read(
+        command,
         version,
         encode_all(
             [
@@ -105,7 +112,7 @@ def test_every_kind_of_turn_is_read_without_a_complaint(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_any_log_is_read_without_a_complaint(version: str) -> None:
+def test_any_log_is_read_without_a_complaint(version: str, command: list[str]) -> None:
     logs: list[list[list[EventRecord | Title]]] = []
 
     @settings(max_examples=100, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
@@ -114,7 +121,7 @@ def test_any_log_is_read_without_a_complaint(version: str) -> None:
         logs.append(parts)
 
     gather()  # one process reads them all
-    for parts, reading in zip(logs, read(version, *(encode_all(parts) for parts in logs)), strict=True):
+    for parts, reading in zip(logs, read(command, version, *(encode_all(parts) for parts in logs)), strict=True):
         assert reading["invalid"] == [], parts
         told = [record for batch in parts for record in batch if isinstance(record, EventRecord) and record.terminal]
         failed_turn = not told or b'"turn.failed"' in told[0].body[:30]
@@ -122,7 +129,7 @@ def test_any_log_is_read_without_a_complaint(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_the_sdks_own_transport_talks_to_the_server(version: str, server: Server) -> None:
+async def test_the_sdks_own_transport_talks_to_the_server(version: str, server: Server, command: list[str]) -> None:
     server.stages.turns.script = (
         tool_started("c1"),
         tool_finished("c1", result={"id": 7}),
@@ -139,8 +146,7 @@ async def test_the_sdks_own_transport_talks_to_the_server(version: str, server: 
         "headers": {"x-dev-user": "ana"},
     }
     node = await asyncio.create_subprocess_exec(
-        "node",
-        "read.mjs",
+        *command,
         cwd=PEERS,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from serve_app.telemetry import MemoryMetrics
 from serve_app.tools.executor import McpToolExecutor
+from serve_app.tools.session import HttpStatus, open_client
 from tests.simulators.tools.hosting import (
     DONE_S,
     SALES,
@@ -346,6 +347,18 @@ async def test_a_process_that_is_killed_is_noticed_without_a_call() -> None:
         first.kill()
         await until(lambda: bool(_children()) and _children() != [first], START_S)
         await until(lambda: _is(tools, "up"), START_S)
+
+
+async def test_the_end_of_a_process_is_told_even_to_a_client_that_is_idle() -> None:
+    ended = asyncio.Event()
+    opening = open_client(
+        stdio(), connect_timeout_s=START_S, status=HttpStatus(), on_tools_changed=lambda: None, on_end=ended.set
+    )
+    async with opening:
+        (child,) = _children()
+        assert not ended.is_set()
+        child.kill()
+        await asyncio.wait_for(ended.wait(), DONE_S)
 
 
 async def test_closing_ends_the_processes() -> None:

@@ -277,6 +277,9 @@ class StubPrompts:
         )
         return Prompt(messages=(), session_prompt=made)
 
+    async def title(self, content: str) -> Prompt:
+        raise AssertionError("ingress never asks for titles")
+
 
 @dataclass
 class Stages:

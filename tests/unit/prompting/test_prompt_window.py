@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from serve_app.domain.conversation import Message, MessageStatus, Part, Role, TextPart, ToolCallPart, ToolResultPart
 from serve_app.domain.generation import ModelMessage
 from serve_app.domain.tools import ToolSpec
+from serve_app.domain.transcript import transcript
 from serve_app.errors import TooLarge
 from serve_app.prompting.tokens import PRIMING_TOKENS, message_tokens, tool_tokens
-from serve_app.domain.transcript import transcript
 from serve_app.prompting.window import SHORT_RESULT_TOKENS, Window, answer_tokens, fit
 from tests.unit.prompting.conftest import WordCounter
 
