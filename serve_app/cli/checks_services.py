@@ -10,6 +10,7 @@ from serve_app.domain.tools import ToolServerState
 from serve_app.embedded import companions_of, provider_url, tool_variables
 from serve_app.errors import ConfigError
 from serve_app.models.connect import connect as connect_models
+from serve_app.models.connect import needs_simulated_provider
 from serve_app.models.gateway import ProviderState
 from serve_app.settings import Secrets, Settings
 from serve_app.telemetry import MemoryMetrics
@@ -43,19 +44,13 @@ async def _check_providers(settings: Settings, secrets: Secrets, companions_run:
     except ConfigError as error:
         return [problem("models", error.message)]
     try:
-        simulated = (await _catalog_is_simulated(settings, secrets))
+        simulated = needs_simulated_provider(settings, secrets)
         if simulated and not companions_run:
             return [_simulated(STARTED_LATER)]
         states = await gateway.check(PROVIDER_TIMEOUT_S)
     finally:
         await gateway.aclose()
     return [_simulated("") if simulated and state.ok else _provider(state) for state in states]
-
-
-async def _catalog_is_simulated(settings: Settings, secrets: Secrets) -> bool:
-    from serve_app.models.connect import needs_simulated_provider
-
-    return needs_simulated_provider(settings, secrets)
 
 
 def _simulated(where: str) -> Finding:
@@ -87,7 +82,9 @@ async def server_states(
     settings: Settings, servers: tuple[ServerConfig, ...], *, skip: tuple[str, ...] = ()
 ) -> list[ToolServerState]:
     """Connects to the servers, each within its time, asks for their tools, and leaves again."""
-    executor = McpToolExecutor([server for server in servers if server.name not in skip], settings.tool, MemoryMetrics())
+    executor = McpToolExecutor(
+        [server for server in servers if server.name not in skip], settings.tool, MemoryMetrics()
+    )
     try:
         await executor.start(settings.tool.connect_timeout_s + START_MARGIN_S)
         return await executor.servers()
@@ -106,10 +103,13 @@ def tool_server_finding(
     check = f"tools {name}"
     if state != "up":
         reason = error or "it did not answer in time"
-        return warning(check, f"Down: {reason.rstrip('.')}.", "Start it, or correct its entry in the tool servers' file.")
+        return warning(
+            check, f"Down: {reason.rstrip('.')}.", "Start it, or correct its entry in the tool servers' file."
+        )
     if roles is not None and not roles:
         return warning(check, f"Up with {tools} tools, which nobody may use.", f'Give "{name}" roles in the file.')
-    return ok(check, f"Up with {tools} tools{f', for {', '.join(roles)}' if roles else ''}.")
+    who = f", for {', '.join(roles)}" if roles else ""
+    return ok(check, f"Up with {tools} tools{who}.")
 
 
 def is_companion(server: ServerConfig, settings: Settings, secrets: Secrets) -> bool:

@@ -92,6 +92,7 @@ class TurnTail:
         self._ended = False
         self._answered = False
         self._titled = False
+        self._complete = False
         self._batches: AsyncGenerator[list[Shown]] | None = None
 
     @property
@@ -168,6 +169,7 @@ class TurnTail:
         out: list[Shown] = []
         for item in items:
             if isinstance(item, TailEnd):
+                self._complete = item.complete
                 break
             if isinstance(item, Title):
                 self._titled = True
@@ -252,26 +254,29 @@ class TurnTail:
         self._deaf, self._deaf_until = owner, time.monotonic() + self._timing.deaf_s
 
     async def _title(self) -> AsyncGenerator[list[Shown]]:
-        """The title, from the live tail while it lasts, then from the store."""
+        """The title, from the live tail while it lasts, then from the store.
+
+        A live tail that ended complete brought every title there is, so the store is looked at once, for one that was
+        there before.
+        """
         give_up = time.monotonic() + self._title_wait_s
         wait_s = self._timing.poll_s / 2
-        while (left_s := give_up - time.monotonic()) > 0:
-            if self._follower is not None:
-                items = await self._follower.take(left_s)
-                if items is None:
-                    await self._unfollow()
-                for item in items or ():
-                    if isinstance(item, Title):
-                        yield [item]
-                        return
-                continue
-            if (title := await self._stored_title()) is not None:
-                yield [title]
+        while self._follower is not None and (left_s := give_up - time.monotonic()) > 0:
+            items = await self._follower.take(left_s)
+            if items is None:
+                await self._unfollow()
+            for item in items or ():
+                if isinstance(item, Title):
+                    yield [item]
+                    return
+                self._complete = self._complete or (isinstance(item, TailEnd) and item.complete)
+        while (title := await self._stored_title()) is None:
+            left_s = give_up - time.monotonic()
+            if self._complete or left_s <= 0:
                 return
             await asyncio.sleep(min(wait_s, left_s))
             wait_s = min(wait_s * 2, self._timing.poll_max_s)
-        if (title := await self._stored_title()) is not None:
-            yield [title]
+        yield [title]
 
     async def _stored_title(self) -> Title | None:
         with contextlib.suppress(ParleyError):  # a title is not worth failing an answer that is there

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 
 import structlog
 from starlette.datastructures import Headers, QueryParams
@@ -79,19 +80,22 @@ class ChatSocketEndpoint:
             await _close(send, CLOSE_LIMITS, "connections")
             return
         try:
-            await self._serve(principal, connection_id, receive, send)
+            await self._serve(principal, connection_id, scope["state"]["request_id"], receive, send)
         finally:
             self._connections.leave(user)
             self._report()
 
-    async def _serve(self, principal: Principal, connection_id: str, receive: Receive, send: Send) -> None:
+    async def _serve(
+        self, principal: Principal, connection_id: str, request_id: str, receive: Receive, send: Send
+    ) -> None:
+        begun = time.monotonic()
         session = ChatSession(
             self._chat,
             self._services.settings,
             principal,
             receive,
             send,
-            request_id=connection_id,
+            request_id=request_id,
         )
         self._sessions.add(session)
         self._report()
@@ -108,6 +112,7 @@ class ChatSocketEndpoint:
         finally:
             self._sessions.discard(session)
             await session.aclose()
+            _log.info("socket", duration_ms=round((time.monotonic() - begun) * 1000))
 
     async def drain(self) -> None:
         """Tells every client to reconnect and closes with 1012; later connections meet the same. Turns go on."""
@@ -147,7 +152,7 @@ async def _close(send: Send, code: int, reason: str) -> None:
 async def _deny(scope: Scope, send: Send, error: ParleyError) -> None:
     """Refuses the handshake: as a problem where the server can, else by the close code a client can read."""
     if "websocket.http.response" in scope.get("extensions", {}):
-        problem = encode_problem(error, new_id("r_"))
+        problem = encode_problem(error, scope["state"]["request_id"])
         headers = [(name.encode(), value.encode()) for name, value in problem.headers.items()]
         await send({"type": "websocket.http.response.start", "status": problem.status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": problem.body})

@@ -184,7 +184,7 @@ class McpServer:
     async def _own(self) -> None:
         """The owner: opens sessions one after the other until it is told to end."""
         loop = asyncio.get_running_loop()
-        failures = 0
+        failures = breaks = 0
         while not self._closing.is_set():
             status = self._status = HttpStatus()
             self._ended = None
@@ -217,15 +217,18 @@ class McpServer:
                 self._leaving = False
                 if self._listener is not None:
                     self._listener.cancel()
-            if up_since is not None and loop.time() - up_since > self._settings.retry_max_s:
-                failures = 0
             if self._closing.is_set():
                 return
-            failures += 1
             why = reason(error, self.config, self._timeout_s, status)
-            if up_since is not None and failures == 1:
-                self._reopening(why)
-                continue
+            if up_since is None:
+                failures += 1
+            else:
+                # A server that lets one in and then hangs up, again and again, gets pauses too.
+                breaks = breaks + 1 if loop.time() - up_since <= self._settings.retry_max_s else 0
+                failures = breaks
+                if breaks <= 1:
+                    self._reopening(why)
+                    continue
             self._went_down(why)
             await asyncio.sleep(self._pause_s(failures))
 

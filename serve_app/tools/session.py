@@ -209,6 +209,8 @@ def reason(error: BaseException, config: ServerConfig, timeout_s: float, status:
             words = f"cannot connect to {target} ({_short(error)}); is the server running at this address?"
         case TimeoutError() | httpx2.TimeoutException():
             words = f"{target} did not answer within {timeout_s:g} s"
+        case httpx2.TransportError():
+            words = f"the connection to {target} broke ({type(error).__name__})"
         case FileNotFoundError():
             words = f"{target} was not found; install it or give its full path"
         case PermissionError():

@@ -229,3 +229,15 @@ async def test_advertised_address_is_the_one_peers_are_told(start_zeromq: StartZ
 
     assert b.endpoint.startswith("tcp://localhost:")
     assert await a.request(b.endpoint, "echo", b"x", timeout_s=20) == b"x"
+
+
+async def test_two_channels_of_the_same_process_do_not_disturb_each_other_when_one_stops(
+    start_zeromq: StartZeromq,
+) -> None:
+    a, b, c = await start_zeromq(), await start_zeromq(), await start_zeromq()
+    c.handle("echo", _echo)
+    for channel in (a, b):
+        assert await channel.request(c.endpoint, "echo", b"x") == b"x"
+    await a.stop()
+
+    assert await b.request(c.endpoint, "echo", b"y") == b"y"

@@ -76,21 +76,25 @@ def _pusher(context: Context) -> Socket:
     return socket
 
 
-async def _events(socket: Socket, wanted: int) -> AsyncIterator[int]:
-    monitor = socket.get_monitor_socket(wanted)
+def _watch(socket: Socket) -> Socket:
+    """To be called before what is to be noticed can happen."""
+    return socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+
+
+async def _next_event(monitor: Socket) -> int:
     async with asyncio.timeout(20):
-        while True:
-            if await asyncio.to_thread(monitor.poll, 100):
-                event, _value = struct.unpack("=hi", monitor.recv_multipart()[0])
-                yield event
+        while not await asyncio.to_thread(monitor.poll, 100):
+            pass
+    event, _value = struct.unpack("=hi", monitor.recv_multipart()[0])
+    return int(event)
 
 
 async def _refused(socket: Socket, home: Home) -> None:
     """Connects, with a frame ready to go, and waits until the handshake has failed."""
-    events = _events(socket, zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+    events = _watch(socket)
     socket.connect(home.address)
     socket.send(home.frame())
-    assert await anext(events) == zmq.EVENT_DISCONNECTED
+    assert await _next_event(events) == zmq.EVENT_DISCONNECTED
     socket.disable_monitor()
 
 
@@ -206,14 +210,15 @@ async def test_members_frame_that_is_too_large_or_no_frame_is_refused_and_the_re
 ) -> None:
     socket = _pusher(context)
     ChannelKeys.derive(secret).connector(socket)
+    events = _watch(socket)
     socket.connect(home.address)
-    events = _events(socket, zmq.EVENT_DISCONNECTED)
+    assert await _next_event(events) == zmq.EVENT_HANDSHAKE_SUCCEEDED
     for data in (b"", b"\xc1", os.urandom(500), home.frame()[:-3], b"\x91" * 50_000):
         socket.send(data)
     socket.send_multipart([b"in", b"parts"])
     await until(lambda: home.channel.counts.frames_refused == 7)
     socket.send(b"x" * 200_000)
-    await anext(events)
+    assert await _next_event(events) == zmq.EVENT_DISCONNECTED
     socket.disable_monitor()
 
     await home.is_well()

@@ -303,6 +303,22 @@ async def test_a_title_made_where_nobody_hears_is_read_from_the_store() -> None:
     assert (await collect(make_tail(log, Owners(), title_wait_s=5)))[-1] == Title(title="Stored")
 
 
+@pytest.mark.parametrize("stored", [None, "Stored"])
+async def test_a_live_tail_that_ended_complete_ends_the_wait_for_a_title(stored: str | None) -> None:
+    records = log_of(3)
+    live = QueueTail()
+    live.send(*records[1:])
+    log = Log(records, 3)
+    log.title = stored
+    tail = make_tail(log, Owners(), first=records[:1], live=live, title_wait_s=600, timing=PATIENT)
+    stream = aiter(tail)
+    assert seqs(await anext(stream)) == [1]
+    assert seqs(await anext(stream)) == [2, 3]
+    live.send(TailEnd(complete=True))
+    live.end()
+    assert await collect(tail) == ([] if stored is None else [Title(title=stored)])
+
+
 async def test_the_wait_for_a_title_ends() -> None:
     log = Log(log_of(3), 3)
     assert seqs(await collect(make_tail(log, Owners(), title_wait_s=0.02))) == [1, 2, 3]

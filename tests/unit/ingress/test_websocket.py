@@ -124,6 +124,15 @@ async def test_the_turn_runs_as_the_role_of_its_session(client: Client, stages: 
     assert turn.query.model_id == "large"
 
 
+async def test_the_handshakes_request_id_reaches_the_turn(client: Client, stages: Stages) -> None:
+    async with client.socket(headers={"X-Request-ID": "edge-7"}) as socket:
+        await socket.accepted()
+        await socket.open_session("s1")
+        socket.send(type="query", content="Hi")
+        await socket.frames_until("chat_response")
+    assert (await stages.store.get_turn(stages.turns.runs[0])).request_id == "edge-7"
+
+
 async def test_the_same_client_turn_id_gives_the_same_turn_again(client: Client, stages: Stages) -> None:
     async with client.socket() as socket:
         await socket.accepted()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ from serve_app.domain.events import EventRecord
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import ConversationKey, TurnKey
 from serve_app.domain.tools import ToolCall, ToolSpec
-from serve_app.domain.turns import NewTurn, Owner, Query
+from serve_app.domain.turns import AppendReply, AppendTurn, NewTurn, Owner, Query
 from serve_app.errors import QuotaExceeded, StageUnavailable, UpstreamFailed
 from serve_app.settings import Settings, TurnSettings
 from serve_app.storage.memory import MemoryStore
@@ -322,14 +322,21 @@ async def test_an_owner_that_lost_its_lease_writes_nothing_more() -> None:
 async def test_a_turn_nobody_started_is_swept_up() -> None:
     models = ScriptedModels(Reply(pieces=("Late but here.",)))
     async with bench(models, sweep_s=0.05) as b:
-        b.store = b.store
         key = await b.accept()
+        ended = asyncio.Event()
+        append = b.store.append
 
         async def abandoned(*, limit: int = 100) -> list[TurnKey]:
-            return [] if (await b.store.get_turn(key)).ended else [key]
+            return [] if ended.is_set() else [key]
+
+        async def watched(batch: Sequence[AppendTurn]) -> list[AppendReply]:
+            replies = await append(batch)
+            if any(share.finish is not None for share in batch):
+                ended.set()
+            return replies
 
         b.store.find_abandoned_turns = abandoned  # type: ignore[method-assign]
+        b.store.append = watched  # type: ignore[method-assign]
         async with asyncio.timeout(SECONDS):
-            while not (await b.store.get_turn(key)).ended:
-                await asyncio.sleep(0.01)
+            await ended.wait()
         assert (await b.events(key))[-1]["response"] == "Late but here."
