@@ -129,32 +129,33 @@ class RemoteModels:
         self._channel = channel
 
     async def generate(self, request: ModelRequest, on_text: TextSink) -> Generation:
-        inbox = self._channel.open()
         shown: list[str] = []
+        refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        async def receive() -> None:
-            async for items in inbox:
-                pieces = [item.decode() for item in items]
-                shown.extend(pieces)
+        def receive(items: list[bytes]) -> None:
+            pieces = [item.decode() for item in items]
+            shown.extend(pieces)
+            try:
                 on_text(pieces)
+            except ParleyError as error:  # the caller wants no more of it
+                if not refused.done():
+                    refused.set_exception(error)
 
+        inbox = self._channel.open(sink=receive)
         timeout_s = max(0.1, request.deadline - time.time()) + GRACE_S
         generating = asyncio.ensure_future(
             call(self._handle, "model gateway", "generate", request, inbox.address, timeout_s=timeout_s)
         )
-        receiving = asyncio.ensure_future(receive())
         try:
-            await asyncio.wait({generating, receiving}, return_when=asyncio.FIRST_COMPLETED)
-            if receiving.done():
-                receiving.result()  # the sink refused more, or the inbox overran
-                if inbox.overrun:
-                    raise UpstreamFailed("The answer came faster than it could be read.")
+            await asyncio.wait({generating, refused}, return_when=asyncio.FIRST_COMPLETED)
+            if refused.done():
+                refused.result()
             generation = cast(Generation, await generating)
         finally:
-            generating.cancel()
-            receiving.cancel()
             inbox.close()
-            await asyncio.gather(generating, receiving, return_exceptions=True)
+            refused.cancel()
+            generating.cancel()
+            await asyncio.gather(generating, return_exceptions=True)
         self._heal("".join(shown), generation, on_text)
         return generation
 

@@ -41,9 +41,12 @@ class Shell:
         self._channel_secret = context.channel_secret
         await self.start(**peers)
 
-    async def open_channel(self) -> ZeromqChannel:
-        """This replica's channel, listening."""
-        channel = ZeromqChannel(self.settings.channel, self._channel_secret)
+    async def open_channel(self, tick_ms: int | None = None) -> ZeromqChannel:
+        """This replica's channel, listening. ``tick_ms`` is for stages whose sends are batched already."""
+        settings = self.settings.channel
+        if tick_ms is not None:
+            settings = settings.model_copy(update={"tick_ms": tick_ms})
+        channel = ZeromqChannel(settings, self._channel_secret)
         await channel.start()
         return channel
 

@@ -32,7 +32,7 @@ class TurnsDeployment(Shell):
         models: Handle,
         tools: Handle,
     ) -> None:
-        self._channel = await self.open_channel()
+        self._channel = await self.open_channel(tick_ms=0)  # what is shown comes in one batch per append
         self._stage = TurnsStage(
             owner=owner_of(self._channel),
             settings=self.settings,

@@ -70,7 +70,8 @@ class TurnSettings(_Group):
     sweep_s: PositiveFloat = 5.0
     """How often a Turns replica looks for turns that lost their owner."""
     flush_ms: Annotated[int, Field(ge=0, le=1000)] = 15
-    """Shortest time between two appends of one replica; the first delta of a step never waits for it."""
+    """Time between two appends of one replica, half of it where the one before was late; the first delta of a step never
+    waits for it."""
     store_patience_s: PositiveFloat = 60.0
     """How long appends are tried again while the store is away; then the turn is left to be taken over."""
     max_running: PositiveInt = 500
@@ -100,8 +101,9 @@ class ChannelSettings(_Group):
     """Address other replicas reach it at, if not ``bind_host``."""
     tick_ms: Annotated[int, Field(ge=0, le=1000)] = 15
     """Shortest time between two frames to one peer; the first piece of a stream never waits for it."""
-    high_water_frames: PositiveInt = 10_000
-    max_frame_bytes: PositiveInt = 16_777_216
+    high_water_frames: PositiveInt = 1_000
+    """Frames waiting for one peer before more are dropped; what follows them goes on from the log."""
+    max_frame_bytes: PositiveInt = 4_194_304
     request_timeout_s: PositiveFloat = 5.0
 
 

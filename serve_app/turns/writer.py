@@ -74,15 +74,18 @@ class LogWriter:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         tick_s = self._settings.flush_ms / 1000
-        started = 0.0
+        due = 0.0
         while True:
             await _wait(self._wake, self._settings.renew_s / 3)
-            remaining = started + tick_s - loop.time()
+            # One append per tick in the long run. Half a tick early is allowed, because text comes with the model stage's
+            # tick, and would else wait for ours as well whenever the two drift.
+            remaining = due - tick_s / 2 - loop.time()
             if remaining > 0 and not self._urgent.is_set():
                 await _wait(self._urgent, remaining)
             self._wake.clear()
             self._urgent.clear()
             started = loop.time()
+            due = max(due, started) + tick_s
             taken = [
                 (turn_log, turn_log.take())
                 for turn_log in self._logs.values()

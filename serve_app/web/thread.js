@@ -41,6 +41,7 @@ export class Thread {
 
   /** A stored page, the newest first as the server gives it; `earlier` puts it before what is shown. */
   show(page, { actions, onEarlier, earlier = false }) {
+    if (!earlier) this.clear();
     const messages = [...page.items].reverse();
     const elements = messages.map((message) => {
       this.#turns.add(`${message.role} ${message.metadata.turn_id}`);
@@ -54,8 +55,6 @@ export class Thread {
       this.#scroller.scrollTop = this.#scroller.scrollHeight - before;
       return;
     }
-    this.clear();
-    for (const message of messages) this.#turns.add(`${message.role} ${message.metadata.turn_id}`);
     this.#list.append(...elements);
     const last = messages.at(-1);
     this.#awaits = last?.role === "user";

@@ -1,0 +1,221 @@
+/** The page: who uses it, which conversation the address names, and how its parts are joined. */
+
+import { toast } from "./announce.js";
+import { Api } from "./api.js";
+import { themeButton } from "./appearance.js";
+import { Chat } from "./chat.js";
+import { Composer } from "./composer.js";
+import { archiveToggle, Conversations } from "./conversations.js";
+import { byId } from "./dom.js";
+import { Drawer } from "./drawer.js";
+import { loadIdentity, saveIdentity } from "./identity.js";
+import { ModelPicker } from "./models.js";
+import { showSignIn } from "./signin.js";
+import { ConnectionBanner, showNotice } from "./status.js";
+import { Thread } from "./thread.js";
+import { emptyState, Toolbox } from "./toolbox.js";
+
+const NEW_TITLE = "New conversation";
+const STALE_MS = 30_000;
+
+const thread = new Thread(byId("scroller"), byId("messages"), byId("jump"));
+const toolbox = new Toolbox(byId("tools-button"), byId("tools-panel"));
+const models = new ModelPicker(byId("model-row"), byId("model"));
+const banner = new ConnectionBanner(byId("connection"), () => session?.chat.retryNow());
+const drawer = new Drawer({
+  panel: byId("sidebar"),
+  main: byId("main"),
+  backdrop: byId("backdrop"),
+  open: byId("drawer-open"),
+  close: byId("drawer-close"),
+});
+const composer = new Composer(
+  { form: byId("composer"), input: byId("input"), send: byId("send"), stop: byId("stop"), count: byId("count") },
+  { send: (text) => session?.chat.ask(text) ?? false, stop: () => session?.chat.cancel() },
+);
+
+/** All that belongs to one signed-in user: {identity, api, chat, conversations}; null while nobody is. */
+let session = null;
+let listReadAt = 0;
+
+function signIn(identity) {
+  saveIdentity(identity);
+  const api = new Api(identity);
+  const conversations = new Conversations(api, byId("conversations"), {
+    gone: (id) => id === session.chat.conversationId && goTo(null),
+    changed: showTitle,
+  });
+  const chat = new Chat({
+    identity,
+    api,
+    thread,
+    composer,
+    hooks: {
+      session: (frame) => toolbox.offer(frame.tools),
+      title: (id, title) => conversations.setTitle(id, title),
+      created: (id, question) => {
+        history.replaceState(null, "", addressOf(id));
+        conversations.add(id, question);
+        conversations.setCurrent(id);
+        showTitle();
+      },
+      active: (id) => conversations.touch(id),
+      connection: (state) => connectionChanged(state),
+      empty: (ask) => emptyState(identity, toolbox, ask),
+      goNew: () => goTo(null),
+      modelId: () => models.chosen,
+    },
+  });
+  session = { identity, api, chat, conversations };
+  showUser(identity);
+  archiveToggle(byId("archived"), conversations);
+  chat.start();
+  readList();
+  readCapabilities();
+  route();
+}
+
+function signOut() {
+  session?.chat.stop();
+  session?.conversations.clear();
+  session = null;
+  thread.clear();
+  showNotice(byId("notice"), null);
+}
+
+/** Asks who is there; `message` says why, `cancel` leads back. */
+function askWho(message, cancel) {
+  showSignIn({
+    current: loadIdentity(),
+    message,
+    cancel,
+    done: (identity) => {
+      const other = session === null || JSON.stringify(identity) !== JSON.stringify(session.identity);
+      if (!other) return;
+      const sameUser = session !== null && identity.user === session.identity.user && identity.tenant === session.identity.tenant;
+      const first = session === null && loadIdentity() === null;
+      signOut();
+      // Another user's address would only say that there is no such conversation.
+      if (!sameUser && !first) history.replaceState(null, "", addressOf(null));
+      signIn(identity);
+    },
+  });
+}
+
+async function readCapabilities() {
+  const { api, chat } = session;
+  try {
+    const { models: catalog, tools, limits } = await api.capabilities();
+    if (session?.api !== api) return;
+    toolbox.describe(tools);
+    models.offer(catalog);
+    composer.setLimits(limits.query_chars, limits.ws_frame_bytes);
+    showNotice(byId("notice"), catalog.simulated ? catalog.notice ?? "The model is simulated." : null);
+    chat.refreshEmpty();
+  } catch (problem) {
+    if (session?.api !== api) return;
+    if (problem.status === 401 || problem.status === 403) refused(problem.message);
+    else if (problem.code !== "offline") toast(problem.message);
+  }
+}
+
+function readList() {
+  listReadAt = Date.now();
+  return session.conversations.load();
+}
+
+function connectionChanged(state) {
+  banner.show(state);
+  if (state.name === "stopped" && state.code) refused(state.message);
+  // A handshake that is refused tells a page nothing; an ordinary request does.
+  if (state.name === "waiting" && !state.acknowledged) readCapabilities();
+  if (state.name === "open" && Date.now() - listReadAt > STALE_MS) readList();
+}
+
+function refused(message) {
+  signOut();
+  askWho(message, null);
+}
+
+function route() {
+  const match = /^#\/c\/([A-Za-z0-9_-]{1,64})$/.exec(location.hash);
+  const id = match ? match[1] : null;
+  session.conversations.setCurrent(id);
+  session.chat.open(id);
+  showTitle();
+  const wasOpen = drawer.isOpen;
+  drawer.close();
+  // On a touch screen the focus would bring up the keyboard.
+  if (!wasOpen && !matchMedia("(pointer: coarse)").matches) composer.focus();
+}
+
+function goTo(id) {
+  if (location.hash === addressOf(id) || (id === null && location.hash === "")) route();
+  else location.hash = addressOf(id);
+}
+
+function addressOf(id) {
+  return id === null ? "#/" : `#/c/${encodeURIComponent(id)}`;
+}
+
+async function showTitle() {
+  if (!session) return;
+  const { api, chat, conversations } = session;
+  const id = chat.conversationId;
+  let title = id === null ? NEW_TITLE : conversations.titleOf(id);
+  if (title === null) {
+    // Archived, or further down the list than has been read.
+    title = (await api.conversation(id).catch(() => null))?.title ?? NEW_TITLE;
+    if (session?.chat.conversationId !== id) return;
+  }
+  byId("title").textContent = title;
+  byId("title-menu").hidden = id === null || conversations.titleOf(id) === null;
+  document.title = id === null ? "Parley" : `${title} · Parley`;
+}
+
+function showUser(identity) {
+  byId("user-initial").textContent = identity.user.slice(0, 1).toUpperCase();
+  byId("user-name").textContent = identity.user;
+  const where = identity.tenant === "default" ? [] : [identity.tenant];
+  byId("user-roles").textContent = [...where, identity.roles.join(", ") || "no roles"].join(" · ");
+}
+
+themeButton(byId("theme"));
+byId("new").addEventListener("click", () => {
+  drawer.close();
+  goTo(null);
+});
+byId("switch").addEventListener("click", () => {
+  drawer.close();
+  askWho(null, () => byId("switch").focus());
+});
+byId("title-menu").addEventListener("click", (event) => {
+  session.conversations.openMenu(session.chat.conversationId, event.currentTarget);
+});
+byId("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  composer.focus();
+});
+addEventListener("hashchange", () => session && route());
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState === "visible" && session && Date.now() - listReadAt > STALE_MS) readList();
+});
+document.addEventListener("keydown", (event) => {
+  if (event.defaultPrevented || !session || byId("app").hidden) return;
+  const elsewhere = document.querySelector("dialog[open], [popover]:popover-open") !== null;
+  if (event.key === "Escape" && !elsewhere && session.chat.busy) {
+    event.preventDefault();
+    session.chat.cancel();
+  } else if (event.key === "/" && !elsewhere && !event.target.closest("input, textarea, select")) {
+    event.preventDefault();
+    composer.focus();
+  }
+});
+
+const known = loadIdentity();
+if (known) {
+  byId("app").hidden = false;
+  signIn(known);
+} else {
+  askWho(null, null);
+}

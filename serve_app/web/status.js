@@ -1,0 +1,54 @@
+/** What the page says about its connection and its server, above the messages. */
+
+import { say } from "./announce.js";
+import { h, icon } from "./dom.js";
+
+/** A line that is back at once need not be mentioned. */
+const SHOWN_AFTER_MS = 800;
+
+export class ConnectionBanner {
+  #element;
+  #retry;
+  #timer = 0;
+
+  constructor(element, retry) {
+    this.#element = element;
+    this.#retry = retry;
+  }
+
+  show(state) {
+    if (state.name === "open" || (state.name === "stopped" && !state.code)) {
+      clearTimeout(this.#timer);
+      this.#timer = 0;
+      if (!this.#element.hidden) say("Connected again.");
+      this.#element.hidden = true;
+      return;
+    }
+    this.#element.dataset.state = state.name;
+    if (state.name === "waiting") this.#contents(state.message ?? "Reconnecting…");
+    if (this.#timer === 0) {
+      this.#timer = setTimeout(() => {
+        if (this.#element.childElementCount === 0) this.#contents("Connecting…");
+        this.#element.hidden = false;
+        say("The connection is lost. Reconnecting.");
+      }, SHOWN_AFTER_MS);
+    }
+  }
+
+  #contents(sentence) {
+    const button = h("button", { type: "button", class: "quiet-button" }, "Try now");
+    button.addEventListener("click", () => this.#retry());
+    this.#element.replaceChildren(h("span", { class: "spinner" }), h("span", {}, sentence), button);
+  }
+}
+
+/** The server's own notice, for example that its model is simulated. Closed once, it stays so in this tab. */
+export function showNotice(element, text) {
+  element.hidden = !text;
+  if (!text) return;
+  const button = h("button", { type: "button", class: "icon-button", "aria-label": "Hide this notice" }, icon("close"));
+  button.addEventListener("click", () => {
+    element.hidden = true;
+  });
+  element.replaceChildren(icon("bolt"), h("p", {}, text), button);
+}
