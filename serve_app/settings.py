@@ -115,7 +115,7 @@ class LimitSettings(_Group):
     ws_connections_per_user: PositiveInt = 20
     """Counted per Ingress replica."""
     ws_violations: PositiveInt = 10
-    """Broken limits or malformed messages within a minute before the socket is closed."""
+    """Broken limits within a minute before the socket is closed."""
     tail_items: PositiveInt = 5_000
     """Events waiting for one slow reader before it is dropped to its cursor."""
 

@@ -364,10 +364,17 @@ export class Chat {
       });
       return;
     }
-    const again = { label: "Try again", act: () => this.ask(live.content) };
+    const again = {
+      label: "Try again",
+      act: () => {
+        this.#thread.withdraw(live.view);
+        this.ask(live.content);
+      },
+    };
     const edit = {
       label: "Edit the message",
       act: () => {
+        this.#thread.withdraw(live.view);
         this.#composer.text = live.content;
         this.#composer.focus();
       },

@@ -75,6 +75,12 @@ export class Thread {
     return answer;
   }
 
+  /** Takes an answer and its question away: the server never had them. */
+  withdraw(answer) {
+    answer.element.previousElementSibling?.remove();
+    answer.element.remove();
+  }
+
   /** Whether the stored answer of this turn is shown. */
   hasAnswer(turnId) {
     return this.#turns.has(`assistant ${turnId}`);

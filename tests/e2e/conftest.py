@@ -24,9 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ParleyServer]:
     """The development graph with the simulated provider, which follows ``provider_script.yaml``."""
-    server = ParleyServer(
-        tmp_path_factory.mktemp("graph"), variables={"PARLEY_COMPANIONS__SCRIPT": str(SCRIPT)}
-    )
+    server = ParleyServer(tmp_path_factory.mktemp("graph"), variables={"PARLEY_COMPANIONS__SCRIPT": str(SCRIPT)})
     try:
         server.start()
     except StartFailed as failure:

@@ -77,9 +77,11 @@ def sockets_of(run: str) -> list[OpenSocket]:
             program = _program(process)
             for connection in process.net_connections("inet"):
                 address = connection.laddr
+                if address == ():
+                    continue  # not bound to anything
                 if connection.type == socket.SOCK_STREAM and connection.status == psutil.CONN_LISTEN:
                     found.append(OpenSocket(program, "tcp", address.ip, address.port))
-                elif connection.type == socket.SOCK_DGRAM and not connection.raddr and address:
+                elif connection.type == socket.SOCK_DGRAM and connection.raddr == ():
                     found.append(OpenSocket(program, "udp", address.ip, address.port))
         except psutil.NoSuchProcess:
             continue

@@ -164,7 +164,9 @@ class ParleyServer:
 
     def logs(self) -> list[str]:
         """Every line that the stages have logged."""
-        return [line for path in sorted((self.data_dir / "logs").glob("*.log")) for line in path.read_text().splitlines()]
+        return [
+            line for path in sorted((self.data_dir / "logs").glob("*.log")) for line in path.read_text().splitlines()
+        ]
 
     def launch(self) -> Running:
         """Starts it without waiting."""
@@ -185,7 +187,7 @@ class ParleyServer:
             raise StartFailed(running.wait(STOP_S), running.output)
         return self
 
-    def signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         assert self._running is not None
         self._running.process.send_signal(number)
 
@@ -203,7 +205,7 @@ class ParleyServer:
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Fails the test when it does not end in order within 15 s, or leaves a process behind."""
-        self.signal(number)
+        self.send_signal(number)
         code = self.wait()
         assert code == 0, f"exit code {code}: {self.output[-3000:]}"
 

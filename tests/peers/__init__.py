@@ -1,7 +1,7 @@
 """Finds the real programs from npm that some tests talk to.
 
 ``npm ci --prefix tests/peers`` installs them. Where one is missing the test is skipped with a sentence that says so;
-with ``PARLEY_REQUIRE_PEERS=1`` it fails instead, so that a test machine cannot lose these tests unnoticed.
+with ``REQUIRE_PEERS=1`` it fails instead, so that a test machine cannot lose these tests unnoticed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NoReturn
 import pytest
 
 FOLDER = Path(__file__).parent
-REQUIRE = "PARLEY_REQUIRE_PEERS"
+REQUIRE = "REQUIRE_PEERS"
 
 
 def node() -> str:

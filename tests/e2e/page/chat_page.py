@@ -1,0 +1,79 @@
+"""The chat page as a user has it: what can be done on it, and what can be seen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from playwright.async_api import Locator, Page, expect
+
+ANSWER_TIMEOUT_MS = 30_000
+
+
+class ChatPage:
+    """Works against any server that serves the page. ``complaints`` gathers console errors, uncaught exceptions, policy
+    violations, dialogs, and requests that leave the page's origin; a healthy page leaves it empty.
+    """
+
+    def __init__(self, page: Page, base_url: str) -> None:
+        self.page = page
+        self.base_url = base_url
+        self.complaints: list[str] = []
+        page.on("console", lambda message: self._complain(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: self._complain(str(error)))
+        page.on("request", lambda request: self._check_origin(request.url))
+
+    async def start(self, path: str = "/") -> None:
+        await self.page.add_init_script(
+            "addEventListener('securitypolicyviolation', (e) => console.error(`CSP ${e.violatedDirective} ${e.blockedURI}`))"
+        )
+        await self.page.goto(self.base_url + path)
+
+    async def sign_in(self, user: str = "ana", roles: Sequence[str] = ("sales",), tenant: str = "default") -> None:
+        await self.at("signin-user").fill(user)
+        await self.at("signin-tenant").fill(tenant)
+        for role in ("sales", "hr", "management", "admin"):
+            await self.at(f"role-{role}").set_checked(role in roles)
+        await self.at("signin-submit").click()
+        await expect(self.at("user-name")).to_have_text(user)
+
+    async def ask(self, question: str) -> None:
+        await self.at("input").fill(question)
+        await self.at("input").press("Enter")
+
+    async def answered(self, status: str = "complete") -> Locator:
+        """The last answer, once it has ended with ``status``."""
+        answer = self.answer
+        await expect(answer).to_have_attribute("data-status", status, timeout=ANSWER_TIMEOUT_MS)
+        return answer
+
+    @property
+    def answer(self) -> Locator:
+        return self.at("message-assistant").last
+
+    @property
+    def answer_text(self) -> Locator:
+        return self.answer.get_by_test_id("answer-text")
+
+    def at(self, test_id: str) -> Locator:
+        return self.page.get_by_test_id(test_id)
+
+    async def at_conversation(self) -> str:
+        """Waits until the address names a conversation; its id."""
+        await self.page.wait_for_url(re.compile(r"#/c/"))
+        return self.page.url.rpartition("/")[2]
+
+    async def overflow_px(self) -> int:
+        """How far the page could be scrolled sideways."""
+        script = """() => Math.max(...[document.documentElement, document.body, document.getElementById('scroller')]
+            .map((e) => e.scrollWidth - e.clientWidth))"""
+        return int(await self.page.evaluate(script))
+
+    def _complain(self, what: str) -> None:
+        # What the browser logs by itself about an answer of 4xx or a line that is down is no fault of the page.
+        if not re.search(r"Failed to load resource|WebSocket connection to", what):
+            self.complaints.append(what)
+
+    def _check_origin(self, url: str) -> None:
+        if not url.startswith((self.base_url, self.base_url.replace("http", "ws", 1), "data:", "about:")):
+            self.complaints.append(f"request to {url}")
