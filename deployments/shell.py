@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import ray.util
 from msgspec import Struct
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -15,6 +16,9 @@ from serve_app.channel.zeromq import ZeromqChannel
 from serve_app.domain.turns import Owner
 from serve_app.settings import Settings
 from serve_app.telemetry import configure_logging
+
+EVERY_INTERFACE = "::"
+"""Where Serve lets replicas listen for each other by itself."""
 
 
 class StageContext(Struct, frozen=True):
@@ -33,8 +37,8 @@ class Shell:
     # Serve awaits an asynchronous constructor; Python's own type system knows no such thing.
     async def __init__(self, context: StageContext, **peers: DeploymentHandle[Any]) -> None:  # type: ignore[misc]
         settings = context.settings
-        if settings.mode == "development":
-            bind_replica_server("127.0.0.1")
+        if settings.replica_host != EVERY_INTERFACE:
+            bind_replica_server(settings.replica_host)
         configure_logging(settings.log, settings.log_folder, type(self).__name__.removesuffix("Deployment"))
         self.settings = settings
         self.metrics = ServeMetrics()
@@ -44,6 +48,8 @@ class Shell:
     async def open_channel(self, tick_ms: int | None = None) -> ZeromqChannel:
         """This replica's channel, listening. ``tick_ms`` is for stages whose sends are batched already."""
         settings = self.settings.channel
+        if settings.bind_host == "node":
+            settings = settings.model_copy(update={"bind_host": ray.util.get_node_ip_address()})
         if tick_ms is not None:
             settings = settings.model_copy(update={"tick_ms": tick_ms})
         channel = ZeromqChannel(settings, self._channel_secret)

@@ -35,7 +35,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class AuthSettings(_Group):
@@ -58,15 +58,21 @@ class TurnSettings(_Group):
     max_steps: Annotated[int, Field(ge=1, le=64)] = 8
     """Most model calls of one turn; the last one is made without tools."""
     max_parallel_tools: Annotated[int, Field(ge=1, le=64)] = 8
+    """Tool calls of one turn that run at once."""
     timeout_s: PositiveFloat = 300.0
+    """Longest turn, from acceptance to its terminal event."""
     model_timeout_s: PositiveFloat = 120.0
+    """Longest model call."""
     tool_timeout_s: PositiveFloat = 60.0
     """Upper bound on a tool call; a server's own ``timeout_s`` can only shorten it."""
     max_response_bytes: PositiveInt = 1_048_576
+    """Longest answer; a longer one fails."""
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """Most attempts at one step across owners, then the turn fails."""
     lease_s: PositiveFloat = 5.0
+    """How long a turn belongs to its owner without a sign of life."""
     renew_s: PositiveFloat = 1.5
+    """How often a silent turn renews its lease, and hears that it is to stop."""
     sweep_s: PositiveFloat = 5.0
     """How often a Turns replica looks for turns that lost their owner."""
     flush_ms: Annotated[int, Field(ge=0, le=1000)] = 15
@@ -88,6 +94,7 @@ class StoreSettings(_Group):
     event_retention_s: PositiveFloat = 86_400.0
     """How long the events of an ended turn can be replayed; messages stay."""
     prune_every_s: PositiveFloat = 3_600.0
+    """How often what is past retention is removed."""
     max_batch: PositiveInt = 1_000
     """Most operations in one group commit."""
     max_queue: PositiveInt = 10_000
@@ -96,22 +103,28 @@ class StoreSettings(_Group):
 
 class ChannelSettings(_Group):
     bind_host: str = "127.0.0.1"
-    """Address each replica's channel listens on; on a cluster the pod's own."""
+    """Address each replica's channel listens on. ``node``: the address of the replica's own node, for clusters."""
     advertise_host: str | None = None
-    """Address other replicas reach it at, if not ``bind_host``."""
+    """Address other replicas reach it at, if not the one it listens on."""
     tick_ms: Annotated[int, Field(ge=0, le=1000)] = 15
     """Shortest time between two frames to one peer; the first piece of a stream never waits for it."""
     high_water_frames: PositiveInt = 1_000
     """Frames waiting for one peer before more are dropped; what follows them goes on from the log."""
     max_frame_bytes: PositiveInt = 4_194_304
+    """Largest frame that is sent or accepted."""
     request_timeout_s: PositiveFloat = 5.0
+    """How long a request between replicas may take."""
 
 
 class LimitSettings(_Group):
     body_bytes: PositiveInt = 1_048_576
+    """Largest HTTP body."""
     query_chars: PositiveInt = 32_000
+    """Longest message of a user."""
     ws_frame_bytes: PositiveInt = 65_536
+    """Largest WebSocket frame from a client."""
     ws_messages_per_s: PositiveInt = 20
+    """WebSocket messages a client may send per second."""
     ws_connections_per_user: PositiveInt = 20
     """Counted per Ingress replica."""
     ws_violations: PositiveInt = 10
@@ -128,8 +141,11 @@ class ToolSettings(_Group):
     refresh_s: PositiveFloat = 60.0
     """How often tool lists are read again."""
     connect_timeout_s: PositiveFloat = 5.0
+    """How long opening a tool server's session may take, where its entry says nothing else."""
     retry_min_s: PositiveFloat = 0.5
+    """First wait before a tool server that is down is tried again; it doubles up to ``retry_max_s``."""
     retry_max_s: PositiveFloat = 15.0
+    """Longest wait before a tool server that is down is tried again."""
 
 
 class CompanionSettings(_Group):
@@ -138,14 +154,18 @@ class CompanionSettings(_Group):
     tools: bool = True
     """The example tool servers crm and hr. Production mode never starts companions."""
     host: str = "127.0.0.1"
+    """Address they listen on. They have no access control: keep it on loopback."""
     port: Port = 8765
+    """Port they listen on."""
     script: Path | None = None
     """A script for the simulated provider."""
 
 
 class LogSettings(_Group):
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe level that is logged."""
     format: Literal["console", "json"] = "json"
+    """One JSON object a line, or lines for people."""
     dir: Path | None = None
     """Folder for one file per stage. Unset: ``logs`` below the data folder in development; in production the process's
     standard error, which Ray keeps in its session folder and clusters collect."""
@@ -162,21 +182,33 @@ class Settings(BaseSettings):
         frozen=True,
         extra="forbid",
         env_ignore_empty=True,
+        use_attribute_docstrings=True,
     )
 
     mode: Literal["development", "production"] = "development"
+    """``development`` brings stand-ins for what is not configured; ``production`` enforces everything."""
     host: str = "127.0.0.1"
+    """Address of page and API."""
     port: Port = 8000
+    """Port of page and API."""
+    replica_host: str = "127.0.0.1"
+    """Address the servers listen on that replicas call each other through; ``::`` on a cluster of several nodes."""
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Where Prometheus finds Ray's metrics on this machine; 0 takes any free port and says which."""
     data_dir: Path = Path("data")
+    """Folder that keeps everything said, the example data and the logs."""
     store: Literal["local", "memory"] = "local"
     """``local``: SQLite and files below ``data_dir``. ``memory``: nothing is kept; for tests."""
     mcp_servers: Path = Path("configs/mcpservers.json")
+    """Tool servers: where they are, who may use them, which tools are idempotent."""
     models: Path = Path("configs/models.yaml")
+    """Model providers and their models."""
     prompts_dir: Path = Path("prompts")
+    """Folder of prompts: ``<name>/<version>/prompt.md``."""
     serve_config: Path = Path("serve_config.yaml")
+    """Ray's settings of every stage, as ``parley serve`` applies them."""
     cors_origins: tuple[str, ...] = ()
+    """Other origins whose pages may use the API, exactly as browsers send them."""
 
     auth: AuthSettings = AuthSettings()
     conversation: ConversationSettings = ConversationSettings()

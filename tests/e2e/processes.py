@@ -76,13 +76,15 @@ def sockets_of(run: str) -> list[OpenSocket]:
         try:
             program = _program(process)
             for connection in process.net_connections("inet"):
-                address = connection.laddr
-                if address == ():
-                    continue  # not bound to anything
+                here: tuple[object, ...] = connection.laddr  # psutil gives () for an address that is not there
+                peer: tuple[object, ...] = connection.raddr
+                if not here:
+                    continue
+                ip, port = connection.laddr.ip, connection.laddr.port
                 if connection.type == socket.SOCK_STREAM and connection.status == psutil.CONN_LISTEN:
-                    found.append(OpenSocket(program, "tcp", address.ip, address.port))
-                elif connection.type == socket.SOCK_DGRAM and connection.raddr == ():
-                    found.append(OpenSocket(program, "udp", address.ip, address.port))
+                    found.append(OpenSocket(program, "tcp", ip, port))
+                elif connection.type == socket.SOCK_DGRAM and not peer:
+                    found.append(OpenSocket(program, "udp", ip, port))
         except psutil.NoSuchProcess:
             continue
     return found

@@ -211,6 +211,7 @@ class ChatSocket:
         self._connection = connection
         self._frames = 0
         self._next: dict[str, int] = {}
+        self._resumed: set[str] = set()
         self.ack: Json = {}
         self.session: Json = {}
         self.turns: dict[str, Turn] = {}
@@ -280,6 +281,7 @@ class ChatSocket:
         """Asks for the events after ``after_seq``; they arrive with the frames that follow."""
         turn = self.turns.setdefault(turn_id, Turn(turn_id))
         self._next[turn_id] = after_seq + 1
+        self._resumed.add(turn_id)
         await self.send({"type": "resume", "turn_id": turn_id, "after_seq": after_seq})
         return turn
 
@@ -301,7 +303,8 @@ class ChatSocket:
         _demand((frame["type"] == "connection.ack") == (self._frames == 1), f"frame {self._frames} is {frame['type']}")
         match frame["type"]:
             case "title":
-                _demand(frame["session_id"] == self.session.get("session_id"), f"another conversation's title: {frame}")
+                named = {self.session.get("session_id"), *(turn_id.rpartition(".")[0] for turn_id in self._resumed)}
+                _demand(frame["session_id"] in named, f"another conversation's title: {frame}")
                 self.titles.append(frame["title"])
             case "error":
                 self.errors.append(frame)

@@ -230,7 +230,7 @@ async def test_a_provider_that_fails_ends_the_turn_with_a_code_and_the_conversat
         turn = await chat.ask("Try", model_id=model)
         assert turn.last["type"] == "turn.failed", turn.last
         assert turn.last["retryable"] is retryable
-        assert "key" not in turn.last["message"].lower()
+        assert "Incorrect API key" not in turn.last["message"], "the provider's own words are for the log"
         message = await api.check_stored(session["session_id"], turn)
         assert message["metadata"]["status"] == "failed"
         again = await chat.ask("Find the account Contoso")
@@ -275,7 +275,7 @@ async def test_identity_by_query_works_as_by_headers(graph: ParleyServer) -> Non
 
 
 async def test_a_page_of_another_origin_may_not_connect(graph: ParleyServer) -> None:
-    with pytest.raises(Exception, match="403|not permitted|4403"):
+    with pytest.raises(Exception, match=r"HTTP 403|4403"):
         async with ChatSocket.open(graph.ws_url, "u", headers={"Origin": "https://evil.example"}) as chat:
             await chat.start_session()
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 PROJECT = Path(__file__).parents[3]
 DONE_S = 30.0
+AGAIN_S = 2.0
+"""A Ctrl-C between the prompt and readline's wait for keys is noticed with the next key only, as people know from Python."""
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|[@-Z\\-_])")
 
 
@@ -54,6 +56,17 @@ class Terminal:
 
     def press_ctrl_d(self) -> None:
         self.type("\x04")
+
+    def press_ctrl_c_until(self, text: str) -> None:
+        """At a prompt: presses, and presses again while nothing happens."""
+        for _ in range(int(DONE_S / AGAIN_S)):
+            self.press_ctrl_c()
+            until = time.monotonic() + AGAIN_S
+            while self._read(until - time.monotonic()):
+                if text in self._seen:
+                    self.wait_for(text)
+                    return
+        raise AssertionError(f"{text!r} was not shown; this was: {self._seen!r}")
 
     def wait_for(self, text: str) -> str:
         """What was shown up to ``text`` since the last such call; escape sequences are left out."""

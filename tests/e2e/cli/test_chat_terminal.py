@@ -64,9 +64,9 @@ def test_ctrl_c_stops_an_answer_and_the_conversation_goes_on(tmp_path: Path) -> 
         terminal.press_ctrl_c()
         terminal.wait_for("Stopped.")
         terminal.wait_for("you> ")
-        terminal.press_ctrl_c()
-        terminal.wait_for("once more, leaves.")
-        terminal.press_ctrl_c()
+        terminal.press_ctrl_c_until("once more, leaves.")
+        terminal.wait_for("you> ")
+        terminal.press_ctrl_c_until("Go on later with: parley chat --session conv-1")
         assert terminal.exit_code() == 130
     assert {"type": "cancel", "turn_id": "t0"} in server.frames
 
