@@ -93,7 +93,6 @@ class Driver:
         client.wait_for_proxies_serving()
         self.tell(ready={"url": f"http://{options.host}:{options.port}", "metrics_port": options.metrics_port})
         sys.stdin.readline()  # "stop", or the parent is gone
-        self.tell(phase="stopping")
         client.shutdown(timeout_s=STOP_TIMEOUT_S)
         ray.shutdown()
         return 0

@@ -47,14 +47,14 @@ async def call(handle: Handle, stage: str, method: str, *args: Any, timeout_s: f
     try:
         async with asyncio.timeout(timeout_s):
             return await handle.options(method_name=method).remote(*args)
-    except TimeoutError:
-        raise DeadlineExceeded(f"The {stage} stage did not answer within {timeout_s:g} seconds.") from None
-    except RayTaskError as error:
+    except RayTaskError as error:  # first: it is also an instance of its cause's class, be that a TimeoutError
         cause = error.cause
         if isinstance(cause, ParleyError):
             raise cause from None
         log.error("stage_crashed", stage=stage, method=method, error=str(error))
         raise Internal(f"The {stage} stage failed; see its log.") from error
+    except TimeoutError:
+        raise DeadlineExceeded(f"The {stage} stage did not answer within {timeout_s:g} seconds.") from None
     except BackPressureError as error:
         raise Overloaded(f"The {stage} stage has as much work as it can take.", None, 1.0) from error
     except (RayActorError, RayServeException, RequestCancelledError, RayError) as error:

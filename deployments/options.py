@@ -23,7 +23,7 @@ def load_serve_config(path: Path) -> ServeDeploySchema:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"The Serve configuration {path} cannot be read: {error.strerror}.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"The Serve configuration {path} is not valid YAML: {error}.") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"The Serve configuration {path} must hold a mapping.")
@@ -38,6 +38,8 @@ def load_serve_config(path: Path) -> ServeDeploySchema:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"The Serve configuration {path} has a bad value at {place}: {first['msg']}.") from error
+    if len(config.applications) != 1:
+        raise ConfigError(f"The Serve configuration {path} must hold one application, not {len(config.applications)}.")
     for application in config.applications:
         for deployment in application.deployments:
             if deployment.name not in STAGES:

@@ -49,7 +49,7 @@ class Shell:
         """This replica's channel, listening. ``tick_ms`` is for stages whose sends are batched already."""
         settings = self.settings.channel
         if settings.bind_host == "node":
-            settings = settings.model_copy(update={"bind_host": ray.util.get_node_ip_address()})
+            settings = settings.model_copy(update={"bind_host": ray.util.get_node_ip_address()})  # type: ignore[no-untyped-call]
         if tick_ms is not None:
             settings = settings.model_copy(update={"tick_ms": tick_ms})
         channel = ZeromqChannel(settings, self._channel_secret)

@@ -9,6 +9,7 @@ only, by ``Secrets``.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,7 +25,13 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from serve_app.errors import ConfigError
 
@@ -235,12 +242,12 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # ``load`` passes the YAML file's content as initial values; the environment must win over it.
-        return env_settings, init_settings
+        # Only ``load`` looks around. As a source of its own the environment would win over the command line too.
+        return (init_settings,)
 
     @classmethod
     def load(cls, config: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -252,15 +259,13 @@ class Settings(BaseSettings):
         values = _read_yaml(named) if named else {}
         chosen = {k: v for k, v in (overrides or {}).items() if v is not None}
         try:
-            settings = cls(**values)
-            if chosen:
-                settings = cls.model_validate(settings.model_dump() | chosen)
+            settings = cls(**_merged(_merged(values, EnvSettingsSource(cls)()), chosen))
         except ValidationError as error:
             raise ConfigError(_sentence(error)) from error
         except SettingsError as error:
-            raise ConfigError(
-                f"A PARLEY_ variable cannot be read: {error}; it must be valid JSON for its group."
-            ) from error
+            field = re.search(r'field "(\w+)"', str(error))
+            name = f"PARLEY_{field[1].upper()}" if field else "PARLEY_…"
+            raise ConfigError(f"Setting {name} cannot be read: as a whole it must be valid JSON.") from error
         _refuse_unknown_variables(cls.model_fields)
         return settings
 
@@ -321,12 +326,21 @@ def _refuse_unknown_variables(fields: Mapping[str, object]) -> None:
             raise ConfigError(f"Setting {name} does not exist; unset it or correct its name.")
 
 
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, group by group; what ``above`` says wins."""
+    merged = dict(below)
+    for name, value in above.items():
+        under = merged.get(name)
+        merged[name] = _merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"The configuration file {path} cannot be read: {error.strerror}.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"The configuration file {path} is not valid YAML: {error}.") from error
     if loaded is None:
         return {}
@@ -334,7 +348,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"The configuration file {path} must hold a mapping of settings, not a {type(loaded).__name__}."
         )
-    return loaded
+    return {str(name): value for name, value in loaded.items()}
 
 
 def _sentence(error: ValidationError) -> str:

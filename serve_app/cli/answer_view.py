@@ -136,7 +136,7 @@ class TerminalView:
                 case "tool.finished":
                     arguments, _ = self._running.pop(str(event.get("tool_call_id")), ("", self._waiting))
                     self._step_shown = False
-                    self._console.print(_tool_line(event, arguments))
+                    self._print_above(_tool_line(event, arguments))
                 case "step.reset":
                     self._blocks = MarkdownBlocks()
                     if self._step_shown:
@@ -148,11 +148,16 @@ class TerminalView:
         self._live.refresh()
 
     def say(self, text: str) -> None:
-        self._console.print(Text(text, style="dim"))
+        self._print_above(Text(text, style="dim"))
 
     def _print(self, markdown: str) -> None:
         if markdown.strip():
-            self._console.print(Padding(Markdown(markdown), (0, 0, 1, 0)))
+            self._print_above(Padding(Markdown(markdown), (0, 0, 1, 0)))
+
+    def _print_above(self, done: RenderableType) -> None:
+        # Live draws its last picture again below what is printed; without this it would still show what is done now.
+        self._live.refresh()
+        self._console.print(done)
 
     def _finish_text(self) -> None:
         rest, self._blocks = self._blocks.rest, MarkdownBlocks()

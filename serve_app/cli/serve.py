@@ -16,7 +16,8 @@ from deployments.environment import ray_environment
 from serve_app.cli import preflight
 from serve_app.cli.supervisor import Supervisor, free_port, run_folder
 from serve_app.embedded import companions_of
-from serve_app.settings import Secrets, Settings
+from serve_app.settings import LogSettings, Secrets, Settings
+from serve_app.telemetry import configure_logging
 
 START_TIMEOUT_S = 180.0
 
@@ -44,6 +45,7 @@ def serve(
     overrides = {"host": host, "port": port, "data_dir": data_dir}
     settings = Settings.load(config, overrides)
     secrets = Secrets.from_environment()
+    configure_logging(LogSettings(level="warning", format="console"))
     preflight.run_all(settings, secrets)
     run_dir = run_folder()
     metrics_port = settings.metrics_port or free_port("127.0.0.1")
@@ -63,7 +65,7 @@ def serve(
             code = Supervisor(options, ray_environment(run_dir), output, screen.show).run()
     finally:
         screen.close()
-    if code == 1:
+    if screen.crashed:
         screen.say(f"[dim]Ray's logs of this run are in {run_dir}; the last lines of the driver's:[/dim]")
         screen.say("\n".join((run_dir / "driver.log").read_text(errors="replace").splitlines()[-15:]))
     else:
@@ -91,6 +93,7 @@ class _Screen:
         self._settings = settings
         self._companions = companions_of(settings, secrets)
         self._began = began
+        self.crashed = False
         self._console = Console(stderr=True, highlight=False)
         self._progress: Progress | None = Progress(
             SpinnerColumn(),
@@ -123,6 +126,10 @@ class _Screen:
         if "failed" in line:
             self.close()
             self.say(f"[red]Parley did not start.[/red] {line['failed']}")
+        if "crashed" in line:
+            self.close()
+            self.crashed = True
+            self.say(f"[red]{line['crashed']}[/red]")
         if line.get("phase") == "stopping":
             self.close()
             self.say("stopping …")

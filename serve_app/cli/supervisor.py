@@ -30,7 +30,7 @@ KILL_TIMEOUT_S = 5.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 OnLine = Callable[[dict[str, Any]], None]
-"""Takes what the driver tells: ``phase``, ``stages``, ``ready`` or ``failed``."""
+"""Takes what the driver tells (``phase``, ``stages``, ``ready`` or ``failed``), or ``crashed`` where it died."""
 
 
 class Supervisor:
@@ -89,9 +89,21 @@ class Supervisor:
                 for line in lines:
                     self._hear(json.loads(line))
             if child.poll() is not None:
+                self._hear_rest(told, rest)
                 return self._code(child.returncode)
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 return 0 if self._ready else 130
+
+    def _hear_rest(self, told: int, rest: bytes) -> None:
+        """What the driver told just before it ended, as why it could not start, may not have been read yet."""
+        os.set_blocking(told, False)  # a process it left behind may hold the other end
+        try:
+            while chunk := os.read(told, 65536):
+                rest += chunk
+        except BlockingIOError:
+            pass
+        for line in rest.split(b"\n")[:-1]:
+            self._hear(json.loads(line))
 
     def _hear(self, line: dict[str, Any]) -> None:
         self._ready = self._ready or "ready" in line
@@ -119,8 +131,8 @@ class Supervisor:
             return 2
         if self._stopping:
             return 0 if self._ready else 130
-        self._on_line({"failed": f"The graph ended by itself (exit code {returned}); its logs say why."})
-        return 1
+        self._on_line({"crashed": f"The graph ended by itself (exit code {returned}); its logs say why."})
+        return 1 if self._ready else 2
 
 
 def end_descendants() -> int:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from serve_app.models.config import ModelsConfig
-from serve_app.models.gateway import Gateway
 from serve_app.models.models_file import Lookup, read_models, simulation_needed, with_simulated
 from serve_app.settings import Secrets, Settings, environment_variable
 from serve_app.telemetry import Metrics, logger
+
+if TYPE_CHECKING:
+    from serve_app.models.gateway import Gateway
 
 log = logger("models")
 
@@ -22,6 +26,9 @@ async def connect(settings: Settings, secrets: Secrets, metrics: Metrics, simula
     ``simulated_base_url`` (ending in ``/v1``) is used where no provider is configured.
     Raises ConfigError for a file that cannot work, and where there is no provider at all.
     """
+    # The vendor's SDK takes seconds to import, and whoever only asks what is configured does without it.
+    from serve_app.models.gateway import Gateway
+
     config = with_simulated(_read(settings, secrets), simulated_base_url)
     for name, reason in config.skipped.items():
         log.info("model provider left out", provider=name, reason=reason)

@@ -43,8 +43,9 @@ export class Toolbox {
   /** The names that may be used now, as the session says. */
   offer(names) {
     this.#names = names;
-    const count = names.length === 1 ? "1 tool" : `${names.length || "No"} tools`;
-    this.#button.replaceChildren(icon("tools"), h("span", {}, count));
+    const [count, word] = [String(names.length || "No"), names.length === 1 ? "tool" : "tools"];
+    this.#button.replaceChildren(icon("tools"), h("span", {}, count), h("span", { class: "wide-only" }, word));
+    this.#button.setAttribute("aria-label", `${count} ${word} you may use`);
     this.#button.hidden = false;
     this.#panel.replaceChildren(...this.#contents());
   }

@@ -3,12 +3,13 @@
 import { h, icon } from "./dom.js";
 
 const SHOWN_CHARS = 12_000;
-const PREVIEW_CHARS = 80;
+const PREVIEW_CHARS = 120;
 
 export class ToolCallView {
   #name;
   #result = h("div");
   #mark = h("span", { class: "tool-mark" }, h("span", { class: "spinner" }));
+  #preview = h("span", { class: "tool-preview", "data-testid": "tool-preview" });
   #time = h("span", { class: "tool-time" });
 
   /** `call`: {name, arguments}. */
@@ -16,14 +17,14 @@ export class ToolCallView {
     this.#name = call.name;
     const { server, tool } = toolLabel(call.name);
     const given = call.arguments && Object.keys(call.arguments).length > 0;
-    const preview = given ? h("span", { class: "tool-preview" }, previewOf(call.arguments)) : null;
+    if (given) this.#preview.textContent = previewOf(call.arguments);
     const summary = h(
       "summary",
       {},
       this.#mark,
       h("span", { class: "tool-name" }, tool),
       server && h("span", { class: "tool-server" }, server),
-      preview,
+      this.#preview,
       this.#time,
       h("span", { class: "tool-chevron" }, icon("chevron")),
     );
@@ -42,7 +43,7 @@ export class ToolCallView {
     this.#mark.replaceChildren(icon(ok ? "check" : "warning"));
     this.#time.textContent = durationMs === undefined ? "" : durationText(durationMs);
     if (ok) this.#result.replaceChildren(section("Result", result));
-    else this.#result.replaceChildren(h("p", { class: "tool-failure" }, failureOf(result)));
+    else this.#showFailure(failureOf(result));
     this.#label(ok ? "done" : "failed");
   }
 
@@ -51,8 +52,14 @@ export class ToolCallView {
     if (this.element.dataset.state !== "running") return;
     this.element.dataset.state = "failed";
     this.#mark.replaceChildren(icon("warning"));
-    this.#result.replaceChildren(h("p", { class: "tool-failure" }, "It did not finish; whether it took effect is not known."));
+    this.#showFailure("It did not finish; whether it took effect is not known.");
     this.#label("not finished");
+  }
+
+  /** A failure is told without opening the call. */
+  #showFailure(sentence) {
+    this.#preview.textContent = shortened(sentence);
+    this.#result.replaceChildren(h("p", { class: "tool-failure" }, sentence));
   }
 
   #label(state) {
@@ -91,9 +98,13 @@ function section(title, value) {
 function previewOf(given) {
   const text = Object.values(given)
     .map((value) => (typeof value === "string" ? value : JSON.stringify(value)))
-    .join(", ")
-    .replace(/\s+/g, " ");
-  return text.length > PREVIEW_CHARS ? `${text.slice(0, PREVIEW_CHARS)}…` : text;
+    .join(", ");
+  return shortened(text);
+}
+
+function shortened(text) {
+  const line = text.slice(0, PREVIEW_CHARS * 4).replace(/\s+/g, " ");
+  return line.length > PREVIEW_CHARS ? `${line.slice(0, PREVIEW_CHARS)}…` : line;
 }
 
 function failureOf(result) {

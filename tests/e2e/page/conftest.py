@@ -25,7 +25,6 @@ ARGUMENTS = [
     "--disable-sync",
     "--disable-dev-shm-usage",
 ]
-VIEWPORT = {"width": 1280, "height": 800}
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -78,7 +78,9 @@ class Conversation:
 
 
 class FakeBackend:
-    """``url`` once it is serving. ``frames`` are all frames the page has sent; ``gate`` lets held answers go on."""
+    """``url`` once it is serving. ``frames`` are all frames the page has sent; ``held`` is set when an answer waits, and
+    ``gate`` lets it go on. ``accepting`` lets in what would be refused; ``cut_next_query`` loses the line after accepting.
+    """
 
     def __init__(self) -> None:
         self.url = ""
@@ -87,10 +89,11 @@ class FakeBackend:
         self.held = asyncio.Event()
         self.models: list[str] = ["demo"]
         self.refuse_sockets = False
+        self.accepting = False
+        self.cut_next_query = False
         self.conversations: dict[str, Conversation] = {}
         self._turns: dict[str, Turn] = {}
         self._sockets: set[WebSocket] = set()
-        self._transports: dict[WebSocket, ASGIApp] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ids = itertools.count(1)
 
@@ -100,8 +103,24 @@ class FakeBackend:
         self.gate, self.held = asyncio.Event(), asyncio.Event()
         self.models = ["demo"]
         self.refuse_sockets = False
+        self.accepting = False
+        self.cut_next_query = False
         self.conversations.clear()
         self._turns.clear()
+
+    def sent(self, kind: str) -> list[JSON]:
+        """The frames of one type that the page has sent."""
+        return [frame for frame in self.frames if frame["type"] == kind]
+
+    def store(self, owner: str, title: str, messages: int = 0) -> str:
+        """A conversation from earlier; its id. Messages are numbered, question and answer in turn."""
+        kept = self._ensure(None, ("default", owner))
+        kept.title = title
+        for number in range(messages):
+            turn = Turn(f"{kept.id}_{number // 2}", kept.id, "", None)
+            role = "assistant" if number % 2 else "user"
+            kept.messages.append(_message(turn, role, [{"type": "text", "text": f"message {number}"}]))
+        return kept.id
 
     async def drop_connections(self) -> None:
         """Cuts every line."""
@@ -260,7 +279,10 @@ class FakeBackend:
         if known is not None:
             self._spawn(self._tail(ws, known, 0))
             return
-        if "refuse this" in content:
+        if conversation.active is not None:
+            await _send(ws, type="error", code="conflict", message="An answer is still coming.", retryable=False)
+            return
+        if "refuse this" in content and not self.accepting:
             await _send(ws, type="error", code="overloaded", message="Too many turns; try again.", retryable=True)
             return
         turn = Turn(f"t{next(self._ids)}", conversation.id, content, client_turn_id)
@@ -269,7 +291,12 @@ class FakeBackend:
         conversation.updated_at = _now()
         conversation.messages.append(_message(turn, "user", [{"type": "text", "text": content}]))
         turn.emit("turn.started", message_id=f"m_{turn.turn_id}", client_turn_id=client_turn_id)
-        self._spawn(self._tail(ws, turn, 0))
+        if self.cut_next_query:
+            # Accepted, but the page never hears of it.
+            self.cut_next_query = False
+            await ws.close(1011)
+        else:
+            self._spawn(self._tail(ws, turn, 0))
         self._spawn(self._run(turn, conversation))
 
     async def _run(self, turn: Turn, conversation: Conversation) -> None:
