@@ -48,6 +48,11 @@ _HSTS = "max-age=31536000"
 _log = logger("ingress")
 
 
+def is_request_id(given: str) -> bool:
+    """Whether a client's request id is short and plain enough for logs and headers."""
+    return _REQUEST_ID.fullmatch(given) is not None
+
+
 class Edge:
     """The outermost middleware. An exception that nobody handled ends here, as a problem that says nothing of it."""
 
@@ -66,7 +71,7 @@ class Edge:
             return
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else new_id("r_")
+        request_id = given if is_request_id(given) else new_id("r_")
         scope["headers"] = [pair for pair in scope["headers"] if pair[0].lower() not in STRIPPED_HEADERS]
         scope.setdefault("state", {})["request_id"] = request_id
         structlog.contextvars.clear_contextvars()

@@ -33,7 +33,10 @@ export class Composer {
       event.preventDefault();
       this.#submit();
     });
-    input.addEventListener("input", () => this.#changed());
+    input.addEventListener("input", () => {
+      this.#keep();
+      this.#changed();
+    });
     stop.addEventListener("click", () => {
       handlers.stop();
       input.focus();
@@ -66,7 +69,7 @@ export class Composer {
   rename(conversationId) {
     remember(`draft.${this.#draftKey}`, null, tabStorage());
     this.#draftKey = conversationId;
-    this.#changed();
+    this.#keep();
   }
 
   get text() {
@@ -75,6 +78,7 @@ export class Composer {
 
   set text(text) {
     this.#input.value = text;
+    this.#keep();
     this.#changed();
   }
 
@@ -88,6 +92,11 @@ export class Composer {
     if (this.#handlers.send(text)) this.text = "";
   }
 
+  #keep() {
+    const text = this.#input.value;
+    remember(`draft.${this.#draftKey}`, text === "" ? null : text, tabStorage());
+  }
+
   #changed() {
     const text = this.#input.value;
     const { chars, frameBytes } = this.#limits;
@@ -99,7 +108,6 @@ export class Composer {
     this.#count.textContent = tooLong || !tooBig ? `${text.length} of ${chars} characters` : "Too long to send at once";
     this.#count.classList.toggle("over", tooLong || tooBig);
     this.#send.disabled = this.#state !== "idle" || text.trim() === "" || tooLong || tooBig;
-    remember(`draft.${this.#draftKey}`, text === "" ? null : text, tabStorage());
     // Browsers that size a field by its content need no help.
     if (!CSS.supports("field-sizing", "content")) {
       this.#input.style.setProperty("height", "auto");

@@ -8,12 +8,15 @@ const SHOWN_AFTER_MS = 800;
 
 export class ConnectionBanner {
   #element;
-  #retry;
+  #sentence = h("span", {}, "Connecting…");
   #timer = 0;
 
+  /** `retry` is called by whoever does not want to wait. */
   constructor(element, retry) {
     this.#element = element;
-    this.#retry = retry;
+    const button = h("button", { type: "button", class: "quiet-button" }, "Try now");
+    button.addEventListener("click", retry);
+    element.append(h("span", { class: "spinner" }), this.#sentence, button);
   }
 
   show(state) {
@@ -25,21 +28,15 @@ export class ConnectionBanner {
       return;
     }
     this.#element.dataset.state = state.name;
-    if (state.name === "waiting") this.#contents(state.message ?? "Reconnecting…");
+    if (state.name === "waiting") this.#sentence.textContent = state.message ?? "Reconnecting…";
     if (this.#timer === 0) {
       this.#timer = setTimeout(() => {
-        if (this.#element.childElementCount === 0) this.#contents("Connecting…");
         this.#element.hidden = false;
         say("The connection is lost. Reconnecting.");
       }, SHOWN_AFTER_MS);
     }
   }
 
-  #contents(sentence) {
-    const button = h("button", { type: "button", class: "quiet-button" }, "Try now");
-    button.addEventListener("click", () => this.#retry());
-    this.#element.replaceChildren(h("span", { class: "spinner" }), h("span", {}, sentence), button);
-  }
 }
 
 /** The server's own notice, for example that its model is simulated. Closed once, it stays so in this tab. */

@@ -11,7 +11,7 @@ import asyncio
 import json
 import re
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -359,7 +359,7 @@ class SseEvent:
     data: str
 
 
-async def sse_events(response: httpx2.Response) -> AsyncIterator[SseEvent]:
+async def sse_events(response: httpx2.Response) -> AsyncGenerator[SseEvent]:
     """The events of a stream as they come; comments are left out."""
     buffer = ""
     async for piece in response.aiter_text():

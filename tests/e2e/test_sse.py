@@ -203,8 +203,12 @@ async def test_what_belongs_to_others_is_answered_byte_for_byte_as_what_does_not
 
 
 @pytest.fixture(scope="session")
-async def owned(graph: ParleyServer) -> tuple[str, str, str, str]:
+def owned(graph: ParleyServer) -> tuple[str, str, str, str]:
     """User, conversation, turn and message that belong to somebody."""
-    async with Api.as_user(graph.url, "owner") as api:
-        stream = await api.chat("Find the account Contoso")
-        return api.user, conversation_of(stream), stream.turn_id, stream.message_id
+
+    async def make() -> tuple[str, str, str, str]:
+        async with Api.as_user(graph.url, "owner") as api:
+            stream = await api.chat("Find the account Contoso")
+            return api.user, conversation_of(stream), stream.turn_id, stream.message_id
+
+    return asyncio.run(make())

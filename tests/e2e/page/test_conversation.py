@@ -77,7 +77,7 @@ async def test_stopping_keeps_and_marks_what_there_is(chat: ChatPage, backend: F
     await expect(chat.answer_text).to_have_text("The beginning of a long answer.")
     await expect(chat.at("answer-mark")).to_have_text("Stopped.")
     await expect(chat.at("input")).to_be_focused()
-    assert [frame["turn_id"] for frame in backend.sent("cancel")] == ["t2"]
+    assert len(backend.sent("cancel")) == 1
     await chat.page.reload()
     await chat.answered("cancelled")
     await expect(chat.at("answer-mark")).to_have_text("Stopped.")

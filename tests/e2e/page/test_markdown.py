@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import AsyncGenerator
 
 import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page
 
-from tests.e2e.page.chat_page import ChatPage
+from tests.e2e.page.fake_backend import FakeBackend
 from tests.e2e.page.scripts import HOSTILE, OPPORTUNITIES
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -58,7 +61,10 @@ CASES = [
     ("plain", "<p>plain</p>"),
     ("two\nlines", "<p>two<br>lines</p>"),
     ("# One\n## Two ##\n####### none", "<h3>One</h3><h4>Two</h4><p>####### none</p>"),
-    ("**b** *i* ***bi*** ~~s~~ `c`", "<p><strong>b</strong> <em>i</em> <em><strong>bi</strong></em> <del>s</del> <code>c</code></p>"),
+    (
+        "**b** *i* ***bi*** ~~s~~ `c`",
+        "<p><strong>b</strong> <em>i</em> <em><strong>bi</strong></em> <del>s</del> <code>c</code></p>",
+    ),
     ("a_b_c and __init__", "<p>a_b_c and <strong>init</strong></p>"),
     ("2 * 3 * 4, 5*6", "<p>2 * 3 * 4, 5*6</p>"),
     ("**open and *half", "<p>**open and *half</p>"),
@@ -87,13 +93,18 @@ CASES = [
         '<tr><td>3</td><td class="align-right"></td></tr></tbody></table></div>',
     ),
     ("a | b", "<p>a | b</p>"),
-    ("[t](https://e.com/a_(b) \"title\")", '<p><a href="https://e.com/a_(b)">t</a></p>'),
-    ("see https://e.com/x, ok (https://e.com/y).", '<p>see <a href="https://e.com/x">https://e.com/x</a>, ok '
-     '(<a href="https://e.com/y">https://e.com/y</a>).</p>'),
-    ("<https://e.com> [m](mailto:a@e.com)", '<p><a href="https://e.com/">https://e.com</a> <a href="mailto:a@e.com">m</a></p>'),
+    ('[t](https://e.com/a_(b) "title")', '<p><a href="https://e.com/a_(b)">t</a></p>'),
+    (
+        "see https://e.com/x, ok (https://e.com/y).",
+        '<p>see <a href="https://e.com/x">https://e.com/x</a>, ok (<a href="https://e.com/y">https://e.com/y</a>).</p>',
+    ),
+    (
+        "<https://e.com> [m](mailto:a@e.com)",
+        '<p><a href="https://e.com/">https://e.com</a> <a href="mailto:a@e.com">m</a></p>',
+    ),
     ("[a](javascript:alert(1)) [b](//e.com) [c](/d) [d]", "<p><span>a</span> <span>b</span> <span>c</span> [d]</p>"),
     ("![alt](https://e.com/i.png)", '<p><a href="https://e.com/i.png">Image: alt</a></p>'),
-    ("[**b** [x](https://i.com)](https://e.com)", '<p>[<strong>b</strong> <a href="https://i.com/">x</a>](<a href="https://e.com/">https://e.com</a>)</p>'),
+    ("[**b** [x](https://i.com)](https://e.com)", '<p><a href="https://e.com/"><strong>b</strong> x</a></p>'),
     ("a<br>b <b>c</b> &amp;", "<p>a<br>b &lt;b&gt;c&lt;/b&gt; &amp;amp;</p>"),
     ("**Note:**text *and* **more.**", "<p>**Note:**text <em>and</em> <strong>more.</strong></p>"),
 ]
@@ -108,17 +119,26 @@ TEXTS = [
 ]
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def scripts(chromium: Browser, served_backend: FakeBackend) -> AsyncGenerator[Page]:
+    """A page that has the page's scripts at hand; one for all, as nothing here changes it."""
+    page = await chromium.new_page()
+    await page.goto(served_backend.url)
+    yield page
+    await page.close()
+
+
 @pytest.mark.parametrize(("source", "html"), CASES, ids=[source[:24] for source, _ in CASES])
-async def test_markdown_becomes(chat: ChatPage, source: str, html: str) -> None:
-    assert await chat.page.evaluate(RENDER, source) == html
+async def test_markdown_becomes(scripts: Page, source: str, html: str) -> None:
+    assert await scripts.evaluate(RENDER, source) == html
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_a_text_in_pieces_becomes_the_same_as_the_whole(chat: ChatPage, seed: int) -> None:
+async def test_a_text_in_pieces_becomes_the_same_as_the_whole(scripts: Page, seed: int) -> None:
     chance = random.Random(seed)
     for source in TEXTS:
         sizes = [chance.choice((1, 2, 3, 5, 9, 40)) for _ in range(len(source))]
-        streamed, whole = await chat.page.evaluate(STREAM, [source, sizes])
+        streamed, whole = await scripts.evaluate(STREAM, [source, sizes])
         assert streamed == whole
 
 
@@ -131,8 +151,8 @@ async def test_a_text_in_pieces_becomes_the_same_as_the_whole(chat: ChatPage, se
     ],
     ids=["paragraphs", "list", "code"],
 )
-async def test_what_is_settled_is_not_rendered_again(chat: ChatPage, source: str) -> None:
-    renders, added, elements = await chat.page.evaluate(SETTLED, [source, 11])
+async def test_what_is_settled_is_not_rendered_again(scripts: Page, source: str) -> None:
+    renders, added, elements = await scripts.evaluate(SETTLED, [source, 11])
     # A few nodes for each piece and each element, however much stands before them.
     assert added <= 8 * renders + 4 * elements
 
@@ -143,8 +163,8 @@ async def test_what_is_settled_is_not_rendered_again(chat: ChatPage, source: str
      "|" * 20000 + "\n" + "|-" * 10000, "\\" * 20001, "_a_" * 8000, "![" * 9000, "# " + " " * 30000 + "#", "http://" * 5000],
     ids=lambda source: source[:6],
 )  # fmt: skip
-async def test_hostile_nesting_neither_hangs_nor_throws(chat: ChatPage, source: str) -> None:
-    html = await chat.page.evaluate(RENDER, source)
+async def test_hostile_nesting_neither_hangs_nor_throws(scripts: Page, source: str) -> None:
+    html = await scripts.evaluate(RENDER, source)
     assert html
     depth = "html => { let d = 0, e = new DOMParser().parseFromString(html, 'text/html').body; while ((e = e.firstElementChild)) d += 1; return d; }"
-    assert await chat.page.evaluate(depth, html) < 60
+    assert await scripts.evaluate(depth, html) < 60
