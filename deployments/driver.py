@@ -24,6 +24,7 @@ from serve_app.errors import ConfigError
 
 PR_SET_PDEATHSIG = 1
 STOP_TIMEOUT_S = 7.0
+DRAIN_TIMEOUT_S = 2.0
 POLL_S = 0.25
 """Asking ten times a second would cost more than a stage's start."""
 
@@ -93,9 +94,21 @@ class Driver:
         client.wait_for_proxies_serving()
         self.tell(ready={"url": f"http://{options.host}:{options.port}", "metrics_port": options.metrics_port})
         sys.stdin.readline()  # "stop", or the parent is gone
+        self._drain(serve_config.applications[0].name)
         client.shutdown(timeout_s=STOP_TIMEOUT_S)
         ray.shutdown()
         return 0
+
+    def _drain(self, application: str) -> None:
+        """Lets clients hear of the stop before their sockets break. A graph that cannot is stopped all the same."""
+        from ray import serve
+
+        try:
+            ingress = serve.get_deployment_handle("Ingress", application)
+            ingress._init(_run_router_in_separate_loop=True)  # there is no event loop in this process
+            ingress.broadcast("drain").results(timeout_s=DRAIN_TIMEOUT_S)
+        except Exception as error:
+            print(f"draining failed: {error}", file=sys.stderr)  # noqa: T201 - into the run's driver.log
 
     def _start_serve(self, serve_config: Any) -> Any:
         from ray.serve._private.api import serve_start

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets as random
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from deployments.shell import StageContext
 from deployments.store import StoreDeployment
 from deployments.tool_executor import ToolExecutorDeployment
 from deployments.turns import TurnsDeployment
+from serve_app.channel.curve import new_secret
 from serve_app.embedded import companions_of
 from serve_app.settings import Secrets, Settings
 
@@ -24,9 +24,7 @@ def graph(settings: Settings, secrets: Secrets, options: Mapping[str, dict[str, 
     """The whole graph. ``options`` are Ray's settings by stage, for whoever runs it without Serve reading them itself."""
     settings = settings.anchored()
     shared = secrets.parley_channel_secret
-    context = StageContext(
-        settings=settings, channel_secret=shared.get_secret_value() if shared else random.token_hex(32)
-    )
+    context = StageContext(settings=settings, channel_secret=shared.get_secret_value() if shared else new_secret())
 
     def bind(stage: Any, **peers: Application) -> Application:
         bound: Application = stage.options(**(options or {}).get(stage.name, {})).bind(context, **peers)

@@ -13,19 +13,30 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, TypeVar, cast
 
 import msgspec
+import structlog
 from msgspec import Struct
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException, RequestCancelledError
 from ray.serve.handle import DeploymentHandle
 
 from serve_app.channel.port import Address, Channel
+from serve_app.domain.conversation import SessionPrompt
+from serve_app.domain.events import EventRecord
 from serve_app.domain.generation import Generation, ModelCatalog, ModelRequest
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import TurnKey
 from serve_app.domain.prompts import Prompt, PromptRequest
 from serve_app.domain.tools import ToolCall, ToolResult, ToolServerState, ToolSet
-from serve_app.domain.turns import AppendReply, AppendTurn, Owner
-from serve_app.errors import DeadlineExceeded, Internal, Overloaded, ParleyError, StageUnavailable, UpstreamFailed
+from serve_app.domain.turns import AppendReply, AppendTurn, FinishTurn, Owner, StepRecord
+from serve_app.errors import (
+    DeadlineExceeded,
+    Internal,
+    Overloaded,
+    ParleyError,
+    StageUnavailable,
+    TooLarge,
+    UpstreamFailed,
+)
 from serve_app.models.port import TextSink
 from serve_app.storage.port import Store
 from serve_app.telemetry import logger
@@ -44,16 +55,22 @@ log = logger("handles")
 
 async def call(handle: Handle, stage: str, method: str, *args: Any, timeout_s: float = CALL_TIMEOUT_S) -> Any:
     """Calls ``method`` of a stage. Raises what the stage raised if that is a ParleyError; see the module for the rest."""
+    response = handle.options(method_name=method).remote(*args)
     try:
         async with asyncio.timeout(timeout_s):
-            return await handle.options(method_name=method).remote(*args)
+            return await response
     except RayTaskError as error:  # first: it is also an instance of its cause's class, be that a TimeoutError
         cause = error.cause
         if isinstance(cause, ParleyError):
             raise cause from None
         log.error("stage_crashed", stage=stage, method=method, error=str(error))
         raise Internal(f"The {stage} stage failed; see its log.") from error
+    except asyncio.CancelledError:
+        # Without gRPC between replicas, cancelling whoever waits would leave the callee running.
+        response.cancel()  # type: ignore[no-untyped-call]
+        raise
     except TimeoutError:
+        response.cancel()  # type: ignore[no-untyped-call]
         raise DeadlineExceeded(f"The {stage} stage did not answer within {timeout_s:g} seconds.") from None
     except BackPressureError as error:
         raise Overloaded(f"The {stage} stage has as much work as it can take.", None, 1.0) from error
@@ -77,22 +94,28 @@ class _StoreCalls:
             raise AttributeError(name)
 
         def forward(*args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
-            return call(self._handle, "store", "invoke", name, args, kwargs)
+            request_id = structlog.contextvars.get_contextvars().get("request_id", "")
+            return call(self._handle, "store", "invoke", name, args, kwargs, request_id)
 
         return forward
 
     async def append(self, batch: Sequence[AppendTurn]) -> list[AppendReply]:
         # The one call made all the time, by every Turns replica: a frame costs a tenth of a handle call.
         if self._channel is None:
-            return cast(list[AppendReply], await call(self._handle, "store", "invoke", "append", (list(batch),), {}))
+            return await self._append_by_handle(batch)
         if self._endpoint is None:
             self._endpoint = cast(str, await call(self._handle, "store", "channel_endpoint"))
         try:
-            reply = await self._channel.request(self._endpoint, APPEND, _PACK.encode(list(batch)))
+            reply = await self._channel.request(self._endpoint, APPEND, encode_batch(batch))
         except StageUnavailable:
             self._endpoint = None  # the store may have been replaced, and listens elsewhere
             raise
+        except TooLarge:
+            return await self._append_by_handle(batch)  # rare: many large tool results at once
         return _REPLIES.decode(reply)
+
+    async def _append_by_handle(self, batch: Sequence[AppendTurn]) -> list[AppendReply]:
+        return cast(list[AppendReply], await call(self._handle, "store", "invoke", "append", (list(batch),), {}, ""))
 
     async def close(self) -> None:
         """Closing is the stage's own business."""
@@ -100,8 +123,67 @@ class _StoreCalls:
 
 APPEND = "store.append"
 _PACK = msgspec.msgpack.Encoder()
-_BATCH: msgspec.msgpack.Decoder[list[AppendTurn]] = msgspec.msgpack.Decoder(list[AppendTurn])
 _REPLIES: msgspec.msgpack.Decoder[list[AppendReply]] = msgspec.msgpack.Decoder(list[AppendReply])
+
+
+class _Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What only some appends have."""
+
+    step: StepRecord | None = None
+    session_prompt: SessionPrompt | None = None
+    finish: FinishTurn | None = None
+
+
+class _Share(Struct, frozen=True, kw_only=True, array_like=True):
+    """An append on the wire. ``outcome`` is JSON, as events' bodies are: tools may use integers msgpack has no room for."""
+
+    key: TurnKey
+    epoch: int
+    lease_s: float
+    records: tuple[EventRecord, ...]
+    outcome: bytes
+
+
+_SHARES: msgspec.msgpack.Decoder[list[_Share]] = msgspec.msgpack.Decoder(list[_Share])
+_OUTCOME: msgspec.json.Decoder[_Outcome] = msgspec.json.Decoder(_Outcome)
+_NOTHING = msgspec.json.encode(_Outcome())
+
+
+def encode_batch(batch: Sequence[AppendTurn]) -> bytes:
+    """Appends as the channel carries them."""
+    return _PACK.encode(
+        [
+            _Share(
+                key=append.key,
+                epoch=append.epoch,
+                lease_s=append.lease_s,
+                records=append.records,
+                outcome=msgspec.json.encode(
+                    _Outcome(step=append.step, session_prompt=append.session_prompt, finish=append.finish)
+                ),
+            )
+            for append in batch
+        ]
+    )
+
+
+def decode_batch(payload: bytes) -> list[AppendTurn]:
+    """The reverse. Raises msgspec.DecodeError."""
+    batch = []
+    for share in _SHARES.decode(payload):
+        outcome = _OUTCOME.decode(share.outcome) if share.outcome != _NOTHING else _Outcome()
+        batch.append(
+            AppendTurn(
+                key=share.key,
+                epoch=share.epoch,
+                lease_s=share.lease_s,
+                records=share.records,
+                step=outcome.step,
+                session_prompt=outcome.session_prompt,
+                finish=outcome.finish,
+            )
+        )
+    return batch
 
 
 def remote_store(handle: Handle, channel: Channel | None = None) -> Store:
@@ -113,7 +195,7 @@ def serve_appends(store: Store, channel: Channel) -> None:
     """Answers appends that arrive on the channel."""
 
     async def append(payload: bytes) -> bytes:
-        return _PACK.encode(await store.append(_BATCH.decode(payload)))
+        return _PACK.encode(await store.append(decode_batch(payload)))
 
     channel.handle(APPEND, append)
 
@@ -248,7 +330,12 @@ class RemoteFollower:
         self._to = to
 
     def push(self, items: Sequence[TailItem]) -> bool:
-        self._channel.send(self._to, [_PACK.encode(list(items))])
+        try:
+            self._channel.send(self._to, [_PACK.encode(list(items))])
+        except TooLarge:
+            # The log has it, in pages. Raising here would end the writer that shows everybody's turns.
+            self._channel.send(self._to, [_PACK.encode([TailEnd(complete=False)])])
+            return False
         return True
 
 

@@ -1,9 +1,9 @@
 """Stands in for the HAProxy binary, narrows where it listens, and becomes it.
 
 Serve's template binds its metrics and statistics ports on every interface and has no setting for it
-(``serve/_private/haproxy_templates.py`` in Ray 2.60). Serve does let one name the binary, so this is what it starts: the
-generated file's binds are rewritten to ``HAPROXY_LAUNCHER_BIND``, the kernel is asked to end HAProxy when the process that
-manages it ends (else it stays behind, holding its ports), and then this process turns into HAProxy, keeping its pid.
+(``serve/_private/haproxy_templates.py`` in Ray 2.60). Serve does let one name the binary, so this is what it starts: those
+binds of the generated file are rewritten to ``HAPROXY_LAUNCHER_BIND``, the kernel is asked to end HAProxy when the process
+that manages it ends (else it stays behind, holding its ports), and then this process turns into HAProxy, keeping its pid.
 
 Run with ``-I -S``: nothing but the standard library, and as little start-up time as possible.
 """
@@ -18,12 +18,20 @@ import sys
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
+WILDCARD = re.compile(r"^(\s*bind )(?:\*|0\.0\.0\.0|::|\[::\])?:(\d+)")
+OPERATORS_CHOICE = "frontend http_frontend"
+"""The one section whose address is a setting (``host``), wildcard or not."""
 
 
 def narrowed(text: str, host: str) -> str:
-    """A HAProxy configuration with every wildcard bind replaced by ``host``, and sockets for their owner only."""
-    text = re.sub(r"^(\s*bind )(?:\*|0\.0\.0\.0|::|\[::\])?:(\d+)", rf"\g<1>{host}:\2", text, flags=re.MULTILINE)
-    return text.replace("mode 666", "mode 600")
+    """A HAProxy configuration where only users' own way in may listen beyond ``host``, and sockets are their owner's."""
+    section = ""
+    lines = []
+    for line in text.splitlines(keepends=True):
+        if not line[:1].isspace() and not line.startswith("#"):
+            section = line.strip()
+        lines.append(line if section == OPERATORS_CHOICE else WILDCARD.sub(rf"\g<1>{host}:\2", line))
+    return "".join(lines).replace("mode 666", "mode 600")
 
 
 def main(arguments: list[str]) -> None:

@@ -41,6 +41,10 @@ class IngressDeployment(Shell):
         await _start_in_order(services)
         self._app = create_app(services)
 
+    async def drain(self) -> None:
+        """Tells every socket to reconnect elsewhere and closes it; turns go on."""
+        await self._app.state.drain()
+
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._app
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from ray.serve import metrics
 
 from serve_app.telemetry import BUCKETS_MS, METRICS
+
+GAUGE_REFRESH_S = 8.0
+"""Ray forgets a gauge that has not been set for two of its reporting intervals, of ten seconds each."""
 
 
 class ServeMetrics:
@@ -16,6 +20,7 @@ class ServeMetrics:
         self._counters: dict[str, metrics.Counter] = {}
         self._gauges: dict[str, metrics.Gauge] = {}
         self._histograms: dict[str, metrics.Histogram] = {}
+        self._values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
 
     def count(self, name: str, value: float = 1, **labels: str) -> None:
         counter = self._counters.get(name)
@@ -31,6 +36,14 @@ class ServeMetrics:
             description, tags = _declared(name)
             gauge = self._gauges[name] = metrics.Gauge(name, description=description, tag_keys=tags)
         gauge.set(value, tags=labels)
+        self._values[name, tuple(labels.items())] = value
+
+    async def keep_gauges(self) -> None:
+        """Says every gauge's value again and again, for as long as the replica runs."""
+        while True:
+            await asyncio.sleep(GAUGE_REFRESH_S)
+            for (name, labels), value in self._values.items():
+                self._gauges[name].set(value, tags=dict(labels))
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         histogram = self._histograms.get(name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -39,9 +41,10 @@ class Shell:
         settings = context.settings
         if settings.replica_host != EVERY_INTERFACE:
             bind_replica_server(settings.replica_host)
-        configure_logging(settings.log, settings.log_folder, type(self).__name__.removesuffix("Deployment"))
+        configure_logging(settings.log, settings.log_folder, _log_name(type(self).__name__.removesuffix("Deployment")))
         self.settings = settings
         self.metrics = ServeMetrics()
+        self._gauges = asyncio.create_task(self.metrics.keep_gauges(), context=contextvars.Context())
         self._channel_secret = context.channel_secret
         await self.start(**peers)
 
@@ -55,6 +58,12 @@ class Shell:
         channel = ZeromqChannel(settings, self._channel_secret)
         await channel.start()
         return channel
+
+
+def _log_name(stage: str) -> str:
+    """Replicas of a stage do not share a file: rotating it would lose the others' lines."""
+    rank = serve.get_replica_context().rank.rank
+    return stage if rank == 0 else f"{stage}-{rank}"
 
 
 def owner_of(channel: ZeromqChannel) -> Owner:

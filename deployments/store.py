@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import structlog
 from ray import serve
 
 from deployments.handles import serve_appends
 from deployments.shell import Shell
-from serve_app.errors import ParleyError
+from serve_app.errors import Overloaded, ParleyError
 from serve_app.storage.connect import connect
 from serve_app.storage.port import Store
 from serve_app.storage.sqlite import SqliteStore
 from serve_app.telemetry import logger
 
 log = logger("store")
+
+LOGGED = frozenset({"accept_turn", "claim_turn", "delete_conversation", "delete_all", "archive_all"})
+"""What leaves a line of its own, so that a request can be followed to the store."""
 
 
 @serve.deployment(name="Store")
@@ -27,11 +31,15 @@ class StoreDeployment(Shell):
         serve_appends(self._store, self._channel)
         self._upkeep = asyncio.create_task(self._prune())
 
-    async def invoke(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Calls a method of the Store port."""
+    async def invoke(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], request_id: str) -> Any:
+        """Calls a method of the Store port; what is logged meanwhile carries ``request_id``."""
         if method.startswith("_") or not hasattr(Store, method):
             raise AttributeError(method)
-        return await getattr(self._store, method)(*args, **kwargs)
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            result = await getattr(self._store, method)(*args, **kwargs)
+            if method in LOGGED:
+                log.info(method)
+            return result
 
     async def channel_endpoint(self) -> str:
         return self._channel.endpoint
@@ -39,15 +47,21 @@ class StoreDeployment(Shell):
     async def check_health(self) -> None:
         if isinstance(self._store, SqliteStore):
             self.metrics.gauge("parley_store_queue", self._store.queued)
-        await self._store.check()
+        try:
+            await self._store.check()
+        except Overloaded as error:
+            # A full queue is load, and replacing the only writer would be the worst answer to it.
+            log.warning("store_overloaded", error=error.message)
 
     async def _prune(self) -> None:
         settings = self.settings.store_limits
         while True:
             await asyncio.sleep(settings.prune_every_s)
             try:
-                pruned = await self._store.prune_events(older_than_s=settings.event_retention_s)
-                log.info("events_pruned", turns=pruned)
+                total = 0
+                while pruned := await self._store.prune_events(older_than_s=settings.event_retention_s):
+                    total += pruned
+                log.info("events_pruned", turns=total)
             except ParleyError as error:
                 log.warning("prune_failed", error=error.message)
 

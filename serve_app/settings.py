@@ -91,8 +91,8 @@ class TurnSettings(_Group):
     """Turns one replica runs at most; the sweeper takes no more."""
     max_tool_calls: Annotated[int, Field(ge=1, le=256)] = 32
     """Tool calls of one step; what a model asks for beyond is refused, and it is told."""
-    offer_ttl_s: PositiveFloat = 2.0
-    """How long a Turns replica may use a tool list or model catalogue it has seen."""
+    offer_ttl_s: PositiveFloat = 5.0
+    """How long a Turns replica may use a list of tools it has seen."""
     title_wait_s: PositiveFloat = 2.0
     """How long a stream stays open after its turn for the conversation's title."""
 
@@ -132,8 +132,8 @@ class LimitSettings(_Group):
     """Largest WebSocket frame from a client."""
     ws_messages_per_s: PositiveInt = 20
     """WebSocket messages a client may send per second."""
-    ws_connections_per_user: PositiveInt = 20
-    """Counted per Ingress replica."""
+    ws_connections_per_user: PositiveInt = 5_000
+    """Counted per Ingress replica. Many, because in development everybody may be the same user."""
     ws_violations: PositiveInt = 10
     """Broken limits within a minute before the socket is closed."""
     tail_items: PositiveInt = 5_000
@@ -231,10 +231,13 @@ class Settings(BaseSettings):
     def _production_is_strict(self) -> Settings:
         if self.mode == "production" and self.auth.mode == "development":
             raise ValueError(
-                "auth.mode: production refuses development identities; set an authentication mode that verifies tokens"
+                "PARLEY_AUTH__MODE: production refuses development identities, and this version has no mode that verifies"
+                " tokens; use PARLEY_MODE=development where only people you trust can reach it"
             )
         if self.turn.renew_s * 2 > self.turn.lease_s:
-            raise ValueError("turn.renew_s: must be at most half of turn.lease_s, or a lease expires between renewals")
+            raise ValueError(
+                "PARLEY_TURN__RENEW_S: must be at most half of PARLEY_TURN__LEASE_S, or leases expire between renewals"
+            )
         return self
 
     @classmethod

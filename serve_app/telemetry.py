@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections import defaultdict
 from collections.abc import Mapping, MutableMapping
 from logging.handlers import RotatingFileHandler
@@ -114,7 +115,7 @@ def configure_logging(settings: LogSettings, folder: Path | None = None, name: s
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _redact,
-            structlog.processors.format_exc_info,
+            structlog.processors.ExceptionRenderer(_traceback),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -142,6 +143,11 @@ def logger(name: str) -> structlog.typing.FilteringBoundLogger:
     """A logger that names its part of the program."""
     bound: structlog.typing.FilteringBoundLogger = structlog.get_logger(part=name)
     return bound
+
+
+def _traceback(exc_info: structlog.typing.ExcInfo) -> str:
+    # Not structlog's own, which prints it to a buffer: Ray replaces ``print`` in its workers.
+    return "".join(traceback.format_exception(*exc_info))
 
 
 def _redact(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -62,10 +62,6 @@ class Assembly:
         """The model has ended; at most its usage is still to come."""
         return self._finish is not None
 
-    @property
-    def has_text(self) -> bool:
-        return bool(self._text)
-
     def add(self, events: list[bytes]) -> list[str]:
         """The pieces of text in the events of one read, in order."""
         pieces: list[str] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from serve_app.domain.conversation import ToolCallPart, ToolResultPart
 from serve_app.domain.events import ToolFinished, ToolStarted
@@ -27,14 +27,17 @@ async def run_calls(
     tools: ToolExecutor,
     turn_log: TurnLog,
     settings: TurnSettings,
+    checkpoint: Callable[[list[ToolResult]], None],
 ) -> list[ToolResult]:
     """Runs the calls and returns their results in the order of the calls.
 
     The START of each must be in the store before it runs, so that after a crash nobody can think it did not.
+    ``checkpoint`` is given what is known so far with each result but the last, so that the next owner knows it too.
     """
     limit = asyncio.Semaphore(settings.max_parallel_tools)
+    known: dict[int, ToolResult] = {}
 
-    async def one(position: int, call: ToolCall) -> ToolResult:
+    async def one(position: int, call: ToolCall) -> None:
         if position >= settings.max_tool_calls:
             result = _refusal(call, f"Not run: one step may call at most {settings.max_tool_calls} tools.")
         else:
@@ -48,11 +51,14 @@ async def run_calls(
             result=result.result,
             duration_ms=result.duration_ms,
         )
-        return result
+        known[position] = result
+        if len(known) < len(calls):
+            checkpoint([known[position] for position in sorted(known)])
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(position, call)) for position, call in enumerate(calls)]
-    return [task.result() for task in tasks]
+        for position, call in enumerate(calls):
+            group.create_task(one(position, call))
+    return [known[position] for position in range(len(calls))]
 
 
 def log_starts(calls: Sequence[ToolCall], turn_log: TurnLog) -> None:
@@ -68,6 +74,15 @@ def unfinished_calls(record: StepRecord) -> list[ToolCall]:
         ToolCall(tool_call_id=part.tool_call_id, name=part.name, arguments=part.arguments)
         for part in record.parts
         if isinstance(part, ToolCallPart) and part.tool_call_id not in known
+    ]
+
+
+def known_results(record: StepRecord) -> list[ToolResult]:
+    """The results a checkpoint has."""
+    return [
+        ToolResult(tool_call_id=part.tool_call_id, name=part.name, ok=part.ok, result=part.result)
+        for part in record.parts
+        if isinstance(part, ToolResultPart)
     ]
 
 

@@ -19,16 +19,18 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 MAX_REMEMBERED = 256
+CATALOG_TTL_S = 30.0
+"""Models change with a deployment of their configuration."""
 
 
 class Offer:
-    """Tool sets by tenant and roles, and the catalogue, each at most ``ttl_s`` old."""
+    """Tool sets by tenant and roles, at most ``ttl_s`` old, and the catalogue, at most ``CATALOG_TTL_S``."""
 
     def __init__(self, tools: ToolExecutor, models: ModelGateway, ttl_s: float) -> None:
         self._tools = tools
         self._models = models
         self._tool_sets: _Remembered[tuple[str, tuple[str, ...]], ToolSet] = _Remembered(ttl_s)
-        self._catalogs: _Remembered[None, ModelCatalog] = _Remembered(ttl_s)
+        self._catalogs: _Remembered[None, ModelCatalog] = _Remembered(CATALOG_TTL_S)
 
     async def tools_for(self, principal: Principal) -> ToolSet:
         # Tools depend on tenant and roles alone, so users who share them share an entry.
@@ -49,14 +51,18 @@ class _Remembered(Generic[K, V]):
     def __init__(self, ttl_s: float) -> None:
         self._ttl_s = ttl_s
         self._kept: dict[K, tuple[float, V]] = {}
+        self._asking = asyncio.Lock()
 
     async def get(self, key: K, ask: Callable[[], Awaitable[V]]) -> V:
-        now = asyncio.get_running_loop().time()
         kept = self._kept.get(key)
-        if kept is not None and now - kept[0] < self._ttl_s:
-            return kept[1]
-        value = await ask()
-        if len(self._kept) >= MAX_REMEMBERED:
-            self._kept.clear()
-        self._kept[key] = (now, value)
-        return value
+        if kept is None or self._old(kept):
+            async with self._asking:  # one asks, whoever came meanwhile finds the answer
+                kept = self._kept.get(key)
+                if kept is None or self._old(kept):
+                    if len(self._kept) >= MAX_REMEMBERED:
+                        self._kept.clear()
+                    kept = self._kept[key] = (asyncio.get_running_loop().time(), await ask())
+        return kept[1]
+
+    def _old(self, kept: tuple[float, V]) -> bool:
+        return asyncio.get_running_loop().time() - kept[0] >= self._ttl_s

@@ -46,7 +46,7 @@ class Turns(Protocol):
     async def run(self, key: TurnKey, *, after_seq: int = 1) -> LiveTail:
         """Starts an accepted turn, which then goes on whatever becomes of the caller, and follows it from ``after_seq``.
 
-        Raises StageUnavailable when no replica takes it; the turn is then picked up by the sweeper.
+        May raise StageUnavailable. Where no replica takes the turn its tail ends incomplete, and the sweeper picks it up.
         """
 
     async def follow(self, key: TurnKey, owner: Owner, *, after_seq: int) -> LiveTail:

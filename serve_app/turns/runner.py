@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
 from serve_app.domain.conversation import MessageStatus
 from serve_app.domain.events import ChatResponse, StepReset, TerminalEvent, TurnCancelled, TurnFailed
@@ -32,11 +32,13 @@ from serve_app.settings import ConversationSettings, TurnSettings
 from serve_app.telemetry import Metrics, logger
 from serve_app.tools.port import ToolExecutor
 from serve_app.turns.answer import Answer, step_record
-from serve_app.turns.calls import log_starts, run_calls, unfinished_calls, unknown_outcome
+from serve_app.turns.calls import known_results, log_starts, run_calls, unfinished_calls, unknown_outcome
 from serve_app.turns.log import TurnLog
 from serve_app.turns.offer import Offer
 
 log = logger("turns.runner")
+
+T = TypeVar("T")
 
 Outcome = Literal["completed", "failed", "cancelled", "lost"]
 
@@ -66,6 +68,12 @@ class TurnRunner:
     async def run(self, claim: TurnClaim, turn_log: TurnLog) -> Outcome:
         """Takes the turn to its terminal event. ``lost``: another owner has it, and nothing was written."""
         run = _Run(self, claim, turn_log)
+        run.void_broken_step()
+        if turn_log.cancelled.is_set():
+            try:
+                return await run.cancelled()
+            except LeaseLost:
+                return "lost"
         work = asyncio.create_task(run.steps(), name=f"turn {claim.turn.key.turn_id}")
         stop = asyncio.create_task(_interrupted(turn_log))
         try:
@@ -124,13 +132,14 @@ class _Run:
         """The loop. Returns when the answer is complete; raises ParleyError when it cannot be."""
         if self._turn.attempts > self._settings.max_attempts:
             raise UpstreamFailed(f"The turn was given up after {self._settings.max_attempts} attempts.", False)
-        tool_set = await self._runner._offer.tools_for(self._turn.principal)
-        prompt = await self._prompt(tool_set.tools)
+        tool_set = await _twice(lambda: self._runner._offer.tools_for(self._turn.principal))
+        prompt = await _twice(lambda: self._prompt(tool_set.tools))
         messages = list(prompt.messages)
-        await self._take_over()
+        await self._finish_calls()
         for record in self._answer.steps:
             messages.extend(step_messages(record.parts))
         if self._answer.steps and self._answer.steps[-1].finish_reason != "tool_calls":
+            self._finish_reason = self._answer.steps[-1].finish_reason
             return
         for step in range(len(self._answer.steps), self._settings.max_steps):
             last = step == self._settings.max_steps - 1
@@ -153,7 +162,6 @@ class _Run:
                 query=self._turn.query.content,
                 history=self._claim.history,
                 tools=tools,
-                prompt_name=kept.name if kept else None,
                 kept=kept,
                 context_tokens=await self._runner._offer.context_tokens(self._turn.query.model_id),
             )
@@ -164,28 +172,31 @@ class _Run:
         self._runner._metrics.observe("parley_stage_ms", self._prompt_ms, stage="prompt_builder")
         return prompt
 
-    async def _take_over(self) -> None:
-        """Settles what an owner before this one left behind."""
+    def void_broken_step(self) -> None:
+        """A step whose owner died in its model call has shown text that no checkpoint has: it is void, whatever comes now."""
         steps = self._answer.steps
         stored = steps[-1].last_seq if steps else 1
-        waiting = unfinished_calls(steps[-1]) if steps else []
-        if waiting:
-            await self._finish_calls(steps[-1], waiting)
-        elif self._turn.last_seq > stored and (not steps or steps[-1].finish_reason == "tool_calls"):
+        between_steps = not steps or (steps[-1].finish_reason == "tool_calls" and not unfinished_calls(steps[-1]))
+        if between_steps and self._turn.last_seq > stored:
             self._log.begin_step(len(steps), self._turn.attempts)
             self._log.emit(StepReset, step=len(steps))
 
-    async def _finish_calls(self, record: StepRecord, waiting: list[ToolCall]) -> None:
+    async def _finish_calls(self) -> None:
         """Calls that had started when their owner died: run again if declared idempotent, else their outcome is unknown."""
+        record = self._answer.steps[-1] if self._answer.steps else None
+        waiting = unfinished_calls(record) if record else []
+        if record is None or not waiting:
+            return
         tool_set = await self._runner._offer.tools_for(self._turn.principal)
         idempotent = {spec.name for spec in tool_set.tools if spec.idempotent}
         self._log.begin_step(record.step, record.attempt)
-        results = [unknown_outcome(call, self._log) for call in waiting if call.name not in idempotent]
-        results += await self._run_calls(record.step, [call for call in waiting if call.name in idempotent])
         generation = _generation_of(record)
-        done = step_record(record.step, record.attempt, generation, self._log.last_seq, results)
-        self._log.checkpoint(done)
-        self._answer.record(done)
+        results = known_results(record)
+        results += [unknown_outcome(call, self._log) for call in waiting if call.name not in idempotent]
+        results += await self._run_calls(
+            record.step, generation, [call for call in waiting if call.name in idempotent], results
+        )
+        self._checkpoint(record.step, generation, results)
 
     async def _generate(
         self, step: int, prompt: Prompt, messages: list[ModelMessage], tools: tuple[ToolSpec, ...]
@@ -198,11 +209,15 @@ class _Run:
             try:
                 return await self._generate_once(prompt, messages, tools)
             except (UpstreamFailed, StageUnavailable) as error:
-                if not error.retryable or attempt >= self._settings.max_attempts:
+                # Before the first text only the gateway tries again; here what broke off in the middle is, and a dead stage.
+                broke_off = bool(self._answer.partial) or isinstance(error, StageUnavailable)
+                if not error.retryable or not broke_off or attempt >= self._settings.max_attempts:
                     raise
                 log.warning("step_retried", turn=self._turn.key.turn_id, step=step, attempt=attempt, error=str(error))
                 if self._answer.partial:
                     self._log.emit(StepReset, step=step)
+                    self._response_bytes -= len(self._answer.partial.encode())
+                    self._answer.partial = ""
                 await asyncio.sleep(0.2 * attempt)
                 attempt += 1
 
@@ -215,7 +230,7 @@ class _Run:
             if self._first_delta_ms is None:
                 self._first_delta_ms = _since(self._turn.created_at)
                 self._runner._metrics.observe("parley_first_delta_ms", self._first_delta_ms)
-            self._response_bytes += sum(len(piece) for piece in pieces)
+            self._response_bytes += sum(len(piece.encode()) for piece in pieces)
             if self._response_bytes > self._settings.max_response_bytes:
                 raise UpstreamFailed(
                     f"The answer is longer than {self._settings.max_response_bytes} bytes and was given up.", False
@@ -243,20 +258,22 @@ class _Run:
 
     async def _call_tools(self, step: int, generation: Generation) -> StepRecord:
         log_starts(generation.tool_calls, self._log)
-        record = step_record(step, self._log.attempt, generation, self._log.last_seq, [])
-        self._log.checkpoint(record)
-        self._answer.record(record)
+        self._checkpoint(step, generation, [])
         await self._log.durable()
         began = time.monotonic()
-        results = await self._run_calls(step, generation.tool_calls)
+        results = await self._run_calls(step, generation, generation.tool_calls, [])
         tools_ms = _ms(began)
         self._runner._metrics.observe("parley_stage_ms", tools_ms, stage="tool_executor")
-        record = step_record(step, self._log.attempt, generation, self._log.last_seq, results, tools_ms)
-        self._log.checkpoint(record)
-        self._answer.record(record)
-        return record
+        return self._checkpoint(step, generation, results, tools_ms)
 
-    async def _run_calls(self, step: int, calls: Sequence[ToolCall]) -> list[ToolResult]:
+    async def _run_calls(
+        self, step: int, generation: Generation, calls: Sequence[ToolCall], known: list[ToolResult]
+    ) -> list[ToolResult]:
+        """Results of ``calls``, each a checkpoint as it comes; ``known`` are those of the step's other calls."""
+
+        def checkpoint(results: list[ToolResult]) -> None:
+            self._checkpoint(step, generation, [*known, *results])
+
         return await run_calls(
             calls,
             turn=self._turn,
@@ -265,7 +282,17 @@ class _Run:
             tools=self._runner._tools,
             turn_log=self._log,
             settings=self._settings,
+            checkpoint=checkpoint,
         )
+
+    def _checkpoint(
+        self, step: int, generation: Generation, results: list[ToolResult], tools_ms: int = 0
+    ) -> StepRecord:
+        """Makes a step with as many results as there are durable, and a part of the answer."""
+        record = step_record(step, self._log.attempt, generation, self._log.last_seq, results, tools_ms)
+        self._log.checkpoint(record)
+        self._answer.record(record)
+        return record
 
     async def conclude(self, error: BaseException | None) -> Outcome:
         """Writes the terminal event of an answer or of a failure."""
@@ -324,6 +351,15 @@ class _Run:
         await self._log.finish(event, finish, **fields)
         self._runner._metrics.count("parley_turns_total", outcome=state)
         self._runner._metrics.observe("parley_turn_ms", total_ms, outcome=state)
+
+
+async def _twice(ask: Callable[[], Awaitable[T]]) -> T:
+    """Asks a stage again where its replica died: another one answers, and asking changed nothing."""
+    try:
+        return await ask()
+    except StageUnavailable:
+        await asyncio.sleep(0.2)
+        return await ask()
 
 
 def _generation_of(record: StepRecord) -> Generation:

@@ -61,7 +61,7 @@ class TurnsStage:
             metrics=metrics,
         )
         self._running: set[str] = set()
-        self._swept: set[asyncio.Task[None]] = set()
+        self._beside: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
 
     @property
@@ -75,7 +75,7 @@ class TurnsStage:
 
     async def stop(self) -> None:
         """Stops sweeping and writing. Turns still running are left to be taken over."""
-        tasks = [task for task in (self._sweeper, *self._swept) if task is not None]
+        tasks = [task for task in (self._sweeper, *self._beside) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -138,18 +138,17 @@ class TurnsStage:
             outcome = await self._runner.run(claim, turn_log)
             log.info("turn_ended", outcome=outcome, epoch=claim.turn.epoch, last_seq=turn_log.last_seq)
             if title is not None:
+                # A stream waits a moment for it; one that comes later is stored all the same.
                 await asyncio.wait({title}, timeout=self._settings.turn.title_wait_s)
             return outcome != "lost"
         finally:
             self._writer.close(turn_log)
-            if title is not None:
-                title.cancel()
-                await asyncio.gather(title, return_exceptions=True)
 
     def _begin_title(self, claim: TurnClaim) -> asyncio.Task[None] | None:
         if not self._settings.conversation.titles or claim.conversation.title is not None:
             return None
-        return asyncio.create_task(self._title(claim), name=f"title {claim.turn.key.turn_id}")
+        name = f"title {claim.turn.key.turn_id}"
+        return self._keep(asyncio.create_task(self._title(claim), name=name, context=contextvars.Context()))
 
     async def _title(self, claim: TurnClaim) -> None:
         """Makes the conversation's title beside its first turn. A conversation without a title is no failure."""
@@ -189,12 +188,21 @@ class TurnsStage:
                 continue
             try:
                 keys = await self._store.find_abandoned_turns(limit=min(room, SWEEP_BATCH))
-            except ParleyError as error:
-                log.warning("sweep_failed", error=error.message)
+            except Exception as error:
+                log.warning("sweep_failed", error=str(error))
                 continue
             for key in keys:
                 if key.turn_id not in self._running:
                     log.info("turn_taken_over", turn=key.turn_id)
-                    task = asyncio.create_task(self.run_turn(key), context=contextvars.Context())
-                    self._swept.add(task)
-                    task.add_done_callback(self._swept.discard)
+                    self._keep(asyncio.create_task(self.run_turn(key), context=contextvars.Context()))
+
+    def _keep(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
+        """Holds on to a task that nobody waits for, and says how it failed."""
+        self._beside.add(task)
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._beside.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("task_failed", task=task.get_name(), exc_info=error)

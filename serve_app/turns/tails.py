@@ -14,6 +14,9 @@ from typing import Protocol
 from serve_app.domain.events import EventRecord
 from serve_app.turns.port import TailEnd, TailItem, Title
 
+MAX_FOLLOWERS = 16
+"""Followers of one turn at a time."""
+
 
 class Follower(Protocol):
     """Takes batches of a tail; ``push`` must not block. Returning False asks to be dropped."""
@@ -47,6 +50,9 @@ class Tails:
         tail = self._tails.get(turn_id)
         if tail is None:
             return False
+        if len(tail.followers) >= MAX_FOLLOWERS:
+            # Whoever was here longest may be gone without a word; if not, it goes on from the log and comes back.
+            tail.followers.pop(0).push([TailEnd(complete=False)])
         missed = [record for record in tail.records if record.seq > after_seq]
         if not missed or follower.push(missed):
             tail.followers.append(follower)

@@ -86,13 +86,26 @@ class LogWriter:
             self._urgent.clear()
             started = loop.time()
             due = max(due, started) + tick_s
-            taken = [
-                (turn_log, turn_log.take())
-                for turn_log in self._logs.values()
-                if not turn_log.closed and (turn_log.dirty or started - turn_log.last_append >= self._settings.renew_s)
-            ]
-            if taken:
-                await self._append(taken)
+            try:
+                if taken := self._take(started):
+                    await self._append(taken)
+            except Exception:
+                # Every turn of the replica depends on this task: whatever happened, the next round goes on.
+                log.exception("append_round_failed")
+                await asyncio.sleep(tick_s)
+
+    def _take(self, now: float) -> list[tuple[TurnLog, AppendTurn]]:
+        taken = []
+        for turn_log in list(self._logs.values()):
+            if turn_log.closed or not (turn_log.dirty or now - turn_log.last_append >= self._settings.renew_s):
+                continue
+            try:
+                taken.append((turn_log, turn_log.take()))
+            except Exception:
+                # Something in it cannot be encoded. It must not take the other turns along.
+                log.exception("turn_not_encodable", turn=turn_log.key.turn_id)
+                turn_log.lose()
+        return taken
 
     async def _append(self, taken: list[tuple[TurnLog, AppendTurn]]) -> None:
         loop = asyncio.get_running_loop()
@@ -103,8 +116,11 @@ class LogWriter:
         self._metrics.observe("parley_append_turns", len(taken))
         for (turn_log, append), reply in zip(taken, replies, strict=True):
             turn_log.last_append = began
-            if reply.status == "ok" and append.records:
-                self._publish(turn_log.key.turn_id, append.records)
+            try:
+                if reply.status == "ok" and append.records:
+                    self._publish(turn_log.key.turn_id, append.records)
+            except Exception:
+                log.exception("publish_failed", turn=turn_log.key.turn_id)  # followers go on from the log
             turn_log.settle(append, reply)
 
     async def _append_patiently(self, batch: list[AppendTurn]) -> list[AppendReply]:
@@ -116,12 +132,16 @@ class LogWriter:
             try:
                 return await self._store.append(batch)
             except ParleyError as error:
-                if not error.retryable or loop.time() + delay_s > give_up:
-                    log.error("append_given_up", turns=len(batch), error=error.message)
-                    break
-                log.warning("append_retried", turns=len(batch), error=error.message)
+                again = error.retryable and loop.time() + delay_s <= give_up
+                log.warning("append_failed", turns=len(batch), error=error.message, again=again)
+                at_fault = not error.retryable
             except Exception:
                 log.exception("append_failed", turns=len(batch))
+                again, at_fault = False, True
+            if at_fault and len(batch) > 1:
+                # One share is at fault; the others are stored without it.
+                return [reply for append in batch for reply in await self._append_patiently([append])]
+            if not again:
                 break
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, 1.0)

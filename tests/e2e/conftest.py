@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.outside import Outside, companions, installed_peer
+from tests.e2e.processes import free_port
 from tests.e2e.protocol_client import Api
 from tests.e2e.server import ParleyServer, StartFailed
 
-SCRIPT = Path(__file__).parent / "provider_script.yaml"
+FOLDER = Path(__file__).parent
+SCRIPT = FOLDER / "provider_script.yaml"
+API_KEY = "sk-outside-the-graph"
 TESTS_S = 240
 """For a test that starts a graph of its own; the first one also waits for the shared one."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if Path(__file__).parent in item.path.parents and item.get_closest_marker("timeout") is None:
+        if FOLDER in item.path.parents and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(TESTS_S))
 
 
@@ -41,3 +48,59 @@ async def api(graph: ParleyServer) -> AsyncIterator[Api]:
     """The HTTP API as a sales user of its own, so that no test sees another's conversations."""
     async with Api.as_new_user(graph.url) as client:
         yield client
+
+
+@dataclass
+class OutsideGraph:
+    """A graph that brings nothing along: provider and tool servers are programs beside it, which tests end and start."""
+
+    server: ParleyServer
+    provider_url: str
+    crm: Outside
+    everything: Outside | None
+    aimock: Outside | None
+
+
+@pytest.fixture(scope="session")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OutsideGraph]:
+    """Started while its CRM server is down. The npm programs are there where they are installed."""
+    folder = tmp_path_factory.mktemp("outside")
+    provider_port, crm_port, everything_port, aimock_port = (free_port() for _ in range(4))
+    script = str(FOLDER / "outside_script.yaml")
+    crm = companions(folder, crm_port, "crm")
+    everything = installed_peer(
+        "@modelcontextprotocol/server-everything", "mcp-server-everything", ["streamableHttp"], folder,
+        ready="listening on port", variables={"PORT": str(everything_port)},
+    )  # fmt: skip
+    aimock = installed_peer(
+        "@copilotkit/aimock", "llmock", ["-p", str(aimock_port), "-f", str(FOLDER / "aimock_fixtures.json"), "--strict"],
+        folder, ready="listening on",
+    )  # fmt: skip
+    servers = {
+        "crm": {"type": "streamable-http", "url": f"http://127.0.0.1:{crm_port}/crm/mcp", "roles": ["sales"]},
+        "everything": {"type": "streamable-http", "url": f"http://127.0.0.1:{everything_port}/mcp", "roles": ["peers"]},
+    }
+    (folder / "mcpservers.json").write_text(json.dumps({"mcpServers": servers}))
+    server = ParleyServer(
+        folder,
+        variables={
+            "OPENAI_BASE_URL": f"http://127.0.0.1:{provider_port}/v1",
+            "OPENAI_API_KEY": API_KEY,
+            "AIMOCK_URL": f"http://127.0.0.1:{aimock_port}/v1",
+            "PARLEY_MODELS": str(FOLDER / "outside_models.yaml"),
+            "PARLEY_MCP_SERVERS": str(folder / "mcpservers.json"),
+            "PARLEY_COMPANIONS__TOOLS": "false",
+            "PARLEY_TOOL__REFRESH_S": "1",
+            "PARLEY_TOOL__RETRY_MAX_S": "2",
+        },
+    )
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(companions(folder, provider_port, "provider", "--script", script, "--api-key", API_KEY))
+        for peer in (everything, aimock):
+            if peer is not None:
+                stack.enter_context(peer)
+        stack.callback(crm.kill)
+        stack.callback(server.kill)
+        server.start()
+        yield OutsideGraph(server, f"http://127.0.0.1:{provider_port}", crm, everything, aimock)
+        server.stop()

@@ -1,11 +1,13 @@
 """What runs because of one server, and where it listens.
 
-Every process that a server starts inherits a variable of its environment, whoever its parent becomes: that is how the whole
-tree is found, orphans included, without looking at names.
+Every process that a server starts inherits a variable of its environment, whoever its parent becomes. Some write their title
+over it, so the children of those that have it belong to the run as well, and whoever belonged once belongs for good.
+Nothing is found by name.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import random
 import socket
@@ -49,49 +51,68 @@ def free_port() -> int:
         return port
 
 
-def processes_of(run: str) -> list[psutil.Process]:
-    """Every living process of the run."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(RUN_VARIABLE) == run and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
-    return found
+class Run:
+    """All processes of one start."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
+        """Value of ``RUN_VARIABLE`` in the environment of the first process."""
+        self._known: set[psutil.Process] = set()
+
+    def processes(self) -> list[psutil.Process]:
+        """Those alive. Call it before ending a run, so that nothing that is orphaned by its end is lost from sight."""
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(RUN_VARIABLE) == self.mark:
+                    self._known |= {process, *process.children(recursive=True)}
+            except psutil.Error:
+                continue
+        return [process for process in self._known if _alive(process)]
+
+    def left(self, within_s: float) -> list[str]:
+        """Command lines of what still runs after ``within_s``, or nothing as soon as nothing does."""
+        until = time.monotonic() + within_s
+        while (left := self.processes()) and time.monotonic() < until:
+            psutil.wait_procs(left, timeout=0.2)
+        return [program(process) for process in left]
+
+    def sockets(self) -> list[OpenSocket]:
+        """Where the processes can be reached."""
+        found = []
+        for process in self.processes():
+            try:
+                title = program(process)
+                for connection in process.net_connections("inet"):
+                    here: tuple[object, ...] = connection.laddr  # psutil gives () for an address that is not there
+                    peer: tuple[object, ...] = connection.raddr
+                    if not here:
+                        continue
+                    ip, port = connection.laddr.ip, connection.laddr.port
+                    if connection.type == socket.SOCK_STREAM and connection.status == psutil.CONN_LISTEN:
+                        found.append(OpenSocket(title, "tcp", ip, port))
+                    elif connection.type == socket.SOCK_DGRAM and not peer:
+                        found.append(OpenSocket(title, "udp", ip, port))
+            except psutil.NoSuchProcess:
+                continue
+        return found
+
+    def kill(self) -> None:
+        """Ends what is there."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
-def left_after(run: str, within_s: float) -> list[str]:
-    """Command lines of what still runs after ``within_s``, or nothing as soon as nothing does."""
-    until = time.monotonic() + within_s
-    while (left := processes_of(run)) and time.monotonic() < until:
-        psutil.wait_procs(left, timeout=0.2)
-    return [_program(process) for process in left]
-
-
-def sockets_of(run: str) -> list[OpenSocket]:
-    """Where the run's processes can be reached."""
-    found = []
-    for process in processes_of(run):
-        try:
-            program = _program(process)
-            for connection in process.net_connections("inet"):
-                here: tuple[object, ...] = connection.laddr  # psutil gives () for an address that is not there
-                peer: tuple[object, ...] = connection.raddr
-                if not here:
-                    continue
-                ip, port = connection.laddr.ip, connection.laddr.port
-                if connection.type == socket.SOCK_STREAM and connection.status == psutil.CONN_LISTEN:
-                    found.append(OpenSocket(program, "tcp", ip, port))
-                elif connection.type == socket.SOCK_DGRAM and not peer:
-                    found.append(OpenSocket(program, "udp", ip, port))
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
-def _program(process: psutil.Process) -> str:
+def program(process: psutil.Process) -> str:
+    """The command line, as far as it helps to recognise a process."""
     try:
-        return " ".join(process.cmdline())[:120] or process.name()
+        return " ".join(process.cmdline())[:200] or process.name()
     except psutil.Error:
         return f"process {process.pid}"
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

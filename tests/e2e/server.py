@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.e2e.processes import RUN_VARIABLE, free_port, left_after
+from tests.e2e.processes import RUN_VARIABLE, Run, free_port
 
 PROJECT = Path(__file__).resolve().parents[2]
 TEST_CONFIG = PROJECT / "configs" / "test.yaml"
@@ -34,14 +34,14 @@ class StartFailed(Exception):
         self.output = output
 
 
-def child_environment(run: str, changes: Mapping[str, str] | None = None) -> dict[str, str]:
+def child_environment(run: Run, changes: Mapping[str, str] | None = None) -> dict[str, str]:
     """A user's environment: no settings but ``changes``, and this project importable."""
     environment = {name: value for name, value in os.environ.items() if not _NOT_INHERITED.fullmatch(name)}
     # Where coverage is measured, ``measured`` sees to it that killed processes have written theirs.
     environment["PYTHONPATH"] = os.pathsep.join(
         [str(MEASURED), str(PROJECT)] if "COVERAGE_PROCESS_CONFIG" in environment else [str(PROJECT)]
     )
-    environment[RUN_VARIABLE] = run
+    environment[RUN_VARIABLE] = run.mark
     environment["TERM"] = "dumb"
     return environment | dict(changes or {})
 
@@ -119,7 +119,7 @@ class ParleyServer:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.run = uuid.uuid4().hex
+        self.run = Run(uuid.uuid4().hex)
         self.port = port or free_port()
         self.companions_port = free_port()
         self.metrics_port = free_port()
@@ -189,6 +189,7 @@ class ParleyServer:
 
     def send_signal(self, number: signal.Signals) -> None:
         assert self._running is not None
+        self.run.processes()
         self._running.process.send_signal(number)
 
     def wait(self, timeout_s: float = STOP_S) -> int:
@@ -199,7 +200,7 @@ class ParleyServer:
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"it did not end within {timeout_s:g} s: {self.output[-2000:]}") from None
-        left = left_after(self.run, 2.0)
+        left = self.run.left(2.0)
         assert not left, f"left behind: {left}"
         return code
 
@@ -210,8 +211,7 @@ class ParleyServer:
         assert code == 0, f"exit code {code}: {self.output[-3000:]}"
 
     def kill(self) -> None:
-        """Ends what is there, for tests that have failed already. The rest follows the supervisor's end."""
-        if self.alive:
-            assert self._running is not None
-            self._running.process.kill()
+        """Ends whatever is there, for tests that have failed already."""
+        self.run.kill()
+        if self._running is not None:
             self._running.process.wait(10)

@@ -7,6 +7,7 @@ Under load a commit is shared by all operations that gathered while the last one
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections import defaultdict
 from collections.abc import Callable
@@ -25,7 +26,7 @@ Clock = Callable[[], float]
 
 
 class _Operation:
-    __slots__ = ("args", "error", "function", "future", "kwargs", "loop", "result")
+    __slots__ = ("args", "context", "error", "function", "future", "kwargs", "loop", "result")
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class _Operation:
         self.function = function
         self.args = args
         self.kwargs = kwargs
+        self.context = contextvars.copy_context()  # what the writer's thread logs for it carries its request's id
         self.loop = loop
         self.future: asyncio.Future[Any] = loop.create_future()
         self.result: Any = None
@@ -137,14 +139,18 @@ class Writer:
         connection = self._connection
         connection.execute("SAVEPOINT operation")
         try:
-            operation.result = operation.function(connection, now, *operation.args, **operation.kwargs)
+            operation.result = operation.context.run(
+                operation.function, connection, now, *operation.args, **operation.kwargs
+            )
         except Exception as error:
             if not connection.in_transaction:
                 raise  # SQLite took the whole group back (disk full, I/O error): all of it has failed
             connection.execute("ROLLBACK TO operation")
             operation.error = as_parley_error(error)
             if not isinstance(error, ParleyError):
-                _log.exception("operation failed", operation=getattr(operation.function, "__name__", ""))
+                operation.context.run(
+                    _log.exception, "operation failed", operation=getattr(operation.function, "__name__", "")
+                )
         connection.execute("RELEASE operation")
 
 

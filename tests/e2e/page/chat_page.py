@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Locator, Page, WebSocketRoute, expect
 
 ANSWER_TIMEOUT_MS = 30_000
 
@@ -19,9 +19,25 @@ class ChatPage:
         self.page = page
         self.base_url = base_url
         self.complaints: list[str] = []
+        self._lines: list[WebSocketRoute] = []
         page.on("console", lambda message: self._complain(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: self._complain(str(error)))
         page.on("request", lambda request: self._check_origin(request.url))
+
+    async def prepare_cuts(self) -> None:
+        """Makes ``cut_lines`` possible against a server that cannot be asked to; call it before ``start``."""
+        await self.page.route_web_socket(re.compile("/ws/chat"), self._connect)
+
+    async def cut_lines(self) -> None:
+        """Breaks the page's connections, as a network does."""
+        lines, self._lines = self._lines, []
+        assert lines, "the page has no connection to cut"
+        for line in lines:
+            await line.close(code=1011)
+
+    def _connect(self, line: WebSocketRoute) -> None:
+        line.connect_to_server()
+        self._lines.append(line)
 
     async def start(self, path: str = "/") -> None:
         await self.page.add_init_script(

@@ -27,16 +27,21 @@ ARGUMENTS = [
 ]
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def chromium() -> AsyncGenerator[Browser]:
+@pytest.fixture(scope="session")
+def chromium_path() -> Path:
     """The browser of the system. Where there is none the tests are skipped, unless REQUIRE_BROWSER=1."""
     if not CHROMIUM.exists():
         reason = f"There is no browser at {CHROMIUM}; apt-get install chromium brings one."
         if os.environ.get("REQUIRE_BROWSER") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
+    return CHROMIUM
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def chromium(chromium_path: Path) -> AsyncGenerator[Browser]:
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        browser = await playwright.chromium.launch(executable_path=str(chromium_path), args=ARGUMENTS)
         yield browser
         await browser.close()
 

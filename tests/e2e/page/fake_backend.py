@@ -405,6 +405,14 @@ class _Policy:
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
         """The test run's signals are not the server's."""
@@ -414,19 +422,24 @@ class _Server(uvicorn.Server):
 @contextlib.asynccontextmanager
 async def serving(backend: FakeBackend) -> AsyncGenerator[FakeBackend]:
     """Serves ``backend`` on a free port of the loopback interface."""
+    async with listening(backend.app()) as url:
+        backend.url = url
+        yield backend
+        await backend.drop_connections()
+
+
+@contextlib.asynccontextmanager
+async def listening(app: ASGIApp) -> AsyncGenerator[str]:
+    """Serves ``app`` on a free port of the loopback interface; its address."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(backend.app(), log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
-    server = _Server(config)
+    server = _Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     async with asyncio.timeout(10):
-        while not server.started:
-            await asyncio.sleep(0.01)
-    backend.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        await server.listening.wait()
     try:
-        yield backend
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        await backend.drop_connections()
         server.should_exit = True
         await task
 

@@ -141,7 +141,9 @@ def _cut_twice() -> list[Item]:
 
 
 def _hostile() -> list[Item]:
-    started, finished = tool("a", "crm.<b>find</b>", {"q": "<img src=x onerror=window.pwned=30>"}, HOSTILE)
+    started, finished = tool(
+        "a", "crm.<img src=x onerror=window.pwned=31>", {"q": "<img src=x onerror=window.pwned=30>"}, HOSTILE
+    )
     return [started, finished, {"type": "title", "title": HOSTILE_TITLE}, *text(HOSTILE)]
 
 

@@ -39,7 +39,7 @@ STREAM = """async ([source, sizes]) => {
     return [streamed.innerHTML, whole.innerHTML];
 }"""
 SETTLED = """async ([source, size]) => {
-    const { MarkdownStream } = await import('/assets/markdown.js');
+    const { MarkdownStream, renderMarkdown } = await import('/assets/markdown.js');
     const box = document.createElement('div');
     const stream = new MarkdownStream(box);
     let added = 0;
@@ -54,7 +54,16 @@ SETTLED = """async ([source, size]) => {
     }
     stream.finish();
     await new Promise((resolve) => setTimeout(resolve, 0));
-    return [renders, added, box.querySelectorAll('*').length];
+    const whole = document.createElement('div');
+    whole.append(...renderMarkdown(source));
+    return [renders, added, whole.querySelectorAll('*').length, box.innerHTML === whole.innerHTML];
+}"""
+# How deep the first elements are nested.
+DEPTH = """html => {
+    let depth = 0;
+    let element = new DOMParser().parseFromString(html, 'text/html').body;
+    while ((element = element.firstElementChild)) depth += 1;
+    return depth;
 }"""
 
 CASES = [
@@ -152,7 +161,8 @@ async def test_a_text_in_pieces_becomes_the_same_as_the_whole(scripts: Page, see
     ids=["paragraphs", "list", "code"],
 )
 async def test_what_is_settled_is_not_rendered_again(scripts: Page, source: str) -> None:
-    renders, added, elements = await scripts.evaluate(SETTLED, [source, 11])
+    renders, added, elements, same = await scripts.evaluate(SETTLED, [source, 11])
+    assert same
     # A few nodes for each piece and each element, however much stands before them.
     assert added <= 8 * renders + 4 * elements
 
@@ -166,5 +176,4 @@ async def test_what_is_settled_is_not_rendered_again(scripts: Page, source: str)
 async def test_hostile_nesting_neither_hangs_nor_throws(scripts: Page, source: str) -> None:
     html = await scripts.evaluate(RENDER, source)
     assert html
-    depth = "html => { let d = 0, e = new DOMParser().parseFromString(html, 'text/html').body; while ((e = e.firstElementChild)) d += 1; return d; }"
-    assert await scripts.evaluate(depth, html) < 60
+    assert await scripts.evaluate(DEPTH, html) < 60

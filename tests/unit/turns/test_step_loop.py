@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -16,81 +13,13 @@ from serve_app.domain.conversation import TextPart, ToolCallPart, ToolResultPart
 from serve_app.domain.events import EventRecord
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import ConversationKey, TurnKey
-from serve_app.domain.tools import ToolCall, ToolSpec
-from serve_app.domain.turns import AppendReply, AppendTurn, NewTurn, Owner, Query
+from serve_app.domain.tools import ToolCall
+from serve_app.domain.turns import AppendReply, AppendTurn
 from serve_app.errors import QuotaExceeded, StageUnavailable, UpstreamFailed
-from serve_app.settings import Settings, TurnSettings
-from serve_app.storage.memory import MemoryStore
-from serve_app.telemetry import MemoryMetrics
-from serve_app.turns.port import TailEnd, TailItem, Title
-from serve_app.turns.stage import TurnsStage
+from serve_app.turns.port import TailEnd, Title
 from serve_app.turns.tails import LocalTail
-from tests.scripted import PlainPrompts, Reply, ScriptedModels, ScriptedTools
-
-PRINCIPAL = Principal(tenant_id="acme", user_id="ann", roles=("sales",))
-FIND = ToolSpec(name="crm.find", description="Finds.", input_schema={"type": "object"})
-SECONDS = 5.0
-
-
-class Bench:
-    """A stage on a memory store, and one conversation."""
-
-    def __init__(self, models: ScriptedModels, tools: ScriptedTools | None = None, **turn: Any) -> None:
-        self.store = MemoryStore()
-        self.models = models
-        self.metrics = MemoryMetrics()
-        settings = Settings(turn=TurnSettings(**({"flush_ms": 0} | turn)))
-        self.stage = self._stage(settings, models, tools or ScriptedTools())
-
-    def _stage(self, settings: Settings, models: ScriptedModels, tools: ScriptedTools) -> TurnsStage:
-        return TurnsStage(
-            owner=Owner(replica_id="r1", endpoint="local"),
-            settings=settings,
-            store=self.store,
-            prompts=PlainPrompts(),
-            models=models,
-            tools=tools,
-            metrics=self.metrics,
-        )
-
-    async def accept(self, content: str = "Hello", conversation: str = "c1", timeout_s: float = 60) -> TurnKey:
-        key = ConversationKey.of(PRINCIPAL, conversation)
-        await self.store.ensure_conversation(key)
-        turn = NewTurn(
-            key=TurnKey.new(key),
-            principal=PRINCIPAL,
-            query=Query(content=content),
-            created_at=datetime.now(UTC),
-            deadline=time.time() + timeout_s,
-        )
-        return (await self.store.accept_turn(turn)).turn.key
-
-    async def run(self, key: TurnKey) -> list[TailItem]:
-        tail = LocalTail(10_000)
-        async with asyncio.timeout(SECONDS):
-            await self.stage.run_turn(key, tail)
-            return [item async for batch in tail for item in batch]
-
-    async def events(self, key: TurnKey) -> list[dict[str, Any]]:
-        return [msgspec.json.decode(record.body) for record in (await self.store.read_events(key)).records]
-
-
-@asynccontextmanager
-async def bench(*args: Any, **kwargs: Any) -> AsyncIterator[Bench]:
-    made = Bench(*args, **kwargs)
-    made.stage.start()
-    try:
-        yield made
-    finally:
-        await made.stage.stop()
-
-
-def types(events: list[dict[str, Any]]) -> list[str]:
-    return [event["type"] for event in events]
-
-
-def call(name: str = "crm.find", call_id: str = "k1", **arguments: Any) -> ToolCall:
-    return ToolCall(tool_call_id=call_id, name=name, arguments=arguments)
+from tests.scripted import Reply, ScriptedModels, ScriptedTools
+from tests.unit.turns.bench import FIND, PRINCIPAL, SECONDS, bench, call, types
 
 
 async def test_an_answer_is_logged_shown_and_stored_alike() -> None:
@@ -117,9 +46,7 @@ async def test_an_answer_is_logged_shown_and_stored_alike() -> None:
 
 
 async def test_tools_of_one_step_run_side_by_side_and_their_results_reach_model_client_and_store() -> None:
-    tools = ScriptedTools(
-        specs=(FIND,), results={"crm.find": {"id": 7}, "crm.list": ["a"]}, barrier=asyncio.Barrier(2)
-    )
+    tools = ScriptedTools(specs=(FIND,), results={"crm.find": {"id": 7}, "crm.list": ["a"]}, barrier=asyncio.Barrier(2))
     models = ScriptedModels(
         Reply(pieces=("Let me look. ",), tool_calls=(call(name="crm.find"), call(name="crm.list", call_id="k2"))),
         Reply(pieces=("Found it.",)),

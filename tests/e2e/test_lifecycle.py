@@ -1,0 +1,184 @@
+"""Starting, stopping and not starting, as somebody at a terminal sees it. Most of these have a graph of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+
+import httpx2
+import psutil
+import pytest
+import yaml
+
+from tests.e2e.processes import Run, program
+from tests.e2e.protocol_client import Api
+from tests.e2e.server import PROJECT, START_S, ParleyServer
+
+
+def test_nothing_listens_beyond_loopback(graph: ParleyServer) -> None:
+    sockets = graph.run.sockets()
+    ports = {socket.port for socket in sockets}
+    assert {graph.port, graph.companions_port, graph.metrics_port} <= ports, "the sockets looked at are the graph's"
+    assert len(sockets) >= 20
+    assert [socket for socket in sockets if not socket.is_loopback] == []
+
+
+def test_the_start_says_where_it_is_and_that_the_model_is_simulated(graph: ParleyServer) -> None:
+    assert graph.url in graph.output
+    assert str(graph.data_dir) in graph.output.replace("\n", "")
+    assert "simulated" in graph.output
+    assert graph.metrics_url in graph.output
+
+
+@pytest.mark.timeout(420)
+def test_a_second_start_finds_the_conversation_and_goes_on_with_it(graph: ParleyServer, tmp_path: Path) -> None:
+    """A graph of its own beside the shared one: SIGTERM, start again, and then the worst way to end."""
+    first = ParleyServer(tmp_path, variables={"PARLEY_COMPANIONS__SCRIPT": str(SCRIPT)}).start()
+    try:
+        before = asyncio.run(_a_turn(first))
+        asyncio.run(_answers(graph))
+        first.stop(signal.SIGTERM)
+        asyncio.run(_answers(graph))
+    finally:
+        first.kill()
+
+    second = ParleyServer(tmp_path, data_dir=first.data_dir).start()
+    try:
+        asyncio.run(_goes_on(second, before))
+        second.send_signal(signal.SIGKILL)
+        left = _left_but_agents(second.run, within_s=20.0)
+        assert left == [], "the graph outlives its supervisor"
+        asyncio.run(_answers(graph))
+    finally:
+        second.kill()
+
+
+SCRIPT = Path(__file__).parent / "provider_script.yaml"
+
+
+async def _a_turn(server: ParleyServer) -> list[dict[str, object]]:
+    async with Api.as_user(server.url, "keeper") as api, api.socket() as chat:
+        await chat.start_session("kept")
+        turn = await chat.ask("Which opportunities does Contoso have?")
+        assert turn.tools
+        await chat.title()
+        return await api.messages("kept")
+
+
+async def _goes_on(server: ParleyServer, before: list[dict[str, object]]) -> None:
+    async with Api.as_user(server.url, "keeper") as api, api.socket() as chat:
+        listed = (await api.get("/api/conversations"))["items"]
+        assert [item["id"] for item in listed] == ["kept"]
+        assert listed[0]["title"]
+        assert await api.messages("kept") == before
+        await chat.start_session("kept")
+        turn = await chat.ask("And what about Fabrikam? Find the account.")
+        assert turn.last["type"] == "chat_response"
+        assert len(await api.messages("kept")) == len(before) + 2
+
+
+async def _answers(server: ParleyServer) -> None:
+    async with httpx2.AsyncClient(trust_env=False, timeout=30) as http:
+        assert (await http.get(f"{server.url}/health")).status_code == 200
+
+
+def _left_but_agents(run: Run, within_s: float) -> list[str]:
+    """What still runs after a while. Ray's two agents try to report for up to a minute before they leave."""
+    until = time.monotonic() + within_s
+    while True:
+        processes = run.processes()
+        left = [line for line in map(program, processes) if "agent" not in line.lower()]
+        if not left or time.monotonic() > until:
+            return left
+        psutil.wait_procs(processes, timeout=0.3)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_start_ends_everything_at_once(tmp_path: Path, number: signal.Signals) -> None:
+    server = ParleyServer(tmp_path)
+    running = server.launch()
+    try:
+        until = time.monotonic() + START_S
+        while not any("raylet" in process.name() for process in server.run.processes()):
+            assert running.process.poll() is None, running.output
+            assert time.monotonic() < until
+            psutil.wait_procs([psutil.Process(running.process.pid)], timeout=0.1)
+        server.send_signal(number)
+        assert server.wait() == 130, server.output
+    finally:
+        server.kill()
+
+
+def refused(server: ParleyServer) -> str:
+    """The one sentence a start is refused with; nothing is left, and the exit code is 2."""
+    running = server.launch()
+    try:
+        code = running.wait(START_S)
+        assert code == 2, running.output
+        assert server.run.processes() == []
+    finally:
+        server.kill()
+    lines = [line for line in running.output.splitlines() if line.strip() and "[info" not in line]
+    said = " ".join(lines)
+    assert "Traceback" not in said
+    assert len(lines) <= 3, running.output
+    return said
+
+
+def test_a_taken_port_is_named(graph: ParleyServer, tmp_path: Path) -> None:
+    said = refused(ParleyServer(tmp_path, port=graph.port))
+    assert "PARLEY_PORT" in said
+    assert str(graph.port) in said
+    assert "taken" in said
+
+
+def test_a_data_folder_that_another_graph_uses_is_named(graph: ParleyServer, tmp_path: Path) -> None:
+    said = refused(ParleyServer(tmp_path, data_dir=graph.data_dir))
+    assert str(graph.data_dir) in said
+    assert "another" in said.lower()
+
+
+def test_a_data_folder_that_is_a_file_or_cannot_be_made_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "a-file"
+    file.write_text("not a folder")
+    for folder in (file, Path("/proc/no-such-place")):
+        said = refused(ParleyServer(tmp_path / "run", data_dir=folder))
+        assert "PARLEY_DATA_DIR" in said
+        assert str(folder) in said
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "named"),
+    [
+        ("PARLEY_TURN__MAX_STEPS", "many", "PARLEY_TURN__MAX_STEPS"),
+        ("PARLEY_TURN__RENEW_S", "900", "turn.renew_s"),
+        ("PARLEY_PROT", "8000", "PARLEY_PROT"),
+        ("PARLEY_STORE", "oracle", "PARLEY_STORE"),
+        ("PARLEY_MODELS", "/no/such/models.yaml", "/no/such/models.yaml"),
+        ("PARLEY_MCP_SERVERS", "/no/such/servers.json", "/no/such/servers.json"),
+        ("PARLEY_COMPANIONS__SCRIPT", "/no/such/script.yaml", "PARLEY_COMPANIONS__SCRIPT"),
+        ("PARLEY_MODE", "production", "auth.mode"),
+    ],
+)
+def test_a_bad_setting_is_named(tmp_path: Path, variable: str, value: str, named: str) -> None:
+    assert named in refused(ParleyServer(tmp_path, variables={variable: value}))
+
+
+def test_a_misspelt_key_in_the_serve_configuration_is_named_with_its_place(tmp_path: Path) -> None:
+    config = yaml.safe_load((PROJECT / "serve_config.yaml").read_text())
+    config["applications"][0]["deployments"][1]["max_ongoing_request"] = 5
+    file = tmp_path / "serve_config.yaml"
+    file.write_text(yaml.safe_dump(config))
+    said = refused(ParleyServer(tmp_path / "run", variables={"PARLEY_SERVE_CONFIG": str(file)}))
+    assert "applications[0].deployments[1].max_ongoing_request" in said
+
+
+def test_a_bad_value_in_the_serve_configuration_is_named(tmp_path: Path) -> None:
+    config = yaml.safe_load((PROJECT / "serve_config.yaml").read_text())
+    config["applications"][0]["deployments"][0]["max_ongoing_requests"] = "lots"
+    file = tmp_path / "serve_config.yaml"
+    file.write_text(yaml.safe_dump(config))
+    said = refused(ParleyServer(tmp_path / "run", variables={"PARLEY_SERVE_CONFIG": str(file)}))
+    assert "max_ongoing_requests" in said

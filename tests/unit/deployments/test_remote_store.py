@@ -1,0 +1,173 @@
+"""The store behind a handle: reads by call, appends on the channel, and neither end minds the other's replacement."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from deployments.handles import remote_store, serve_appends
+from serve_app.channel.local import LocalChannel, LocalNetwork
+from serve_app.domain.events import EventRecord, TextDelta
+from serve_app.domain.identity import Principal
+from serve_app.domain.ids import ConversationKey, TurnKey
+from serve_app.domain.turns import AppendTurn, NewTurn, Owner, Query
+from serve_app.errors import InvalidInput, NotFound, Overloaded, StageUnavailable
+from serve_app.settings import ChannelSettings
+from serve_app.storage.memory import MemoryStore
+from serve_app.storage.port import Store
+from tests.unit.deployments.handles import FakeHandle, raised_remotely
+
+ANN = Principal(tenant_id="acme", user_id="ann")
+OWNER = Owner(replica_id="r1", endpoint="local://1")
+
+
+class StoreStage:
+    """What the store's deployment does with a call, without Serve."""
+
+    def __init__(self, store: Store, channel: LocalChannel) -> None:
+        self.store = store
+        self.channel = channel
+        serve_appends(store, channel)
+        self.fake = FakeHandle(invoke=self.invoke, channel_endpoint=self.channel_endpoint)
+
+    async def invoke(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            return await getattr(self.store, method)(*args, **kwargs)
+        except Exception as error:
+            raise raised_remotely(error) from None
+
+    async def channel_endpoint(self) -> str:
+        return self.channel.endpoint
+
+    @property
+    def lookups(self) -> int:
+        return sum(name == "channel_endpoint" for name, *_ in self.fake.calls)
+
+    @property
+    def appends_by_call(self) -> int:
+        return sum(call[:2] == ("invoke", "append") for call in self.fake.calls)
+
+
+async def running_turn(store: Store, conversation: str = "c1") -> TurnKey:
+    key = ConversationKey.of(ANN, conversation)
+    await store.ensure_conversation(key)
+    new = NewTurn(
+        key=TurnKey.new(key),
+        principal=ANN,
+        query=Query(content="Hello"),
+        created_at=datetime.now(UTC),
+        deadline=time.time() + 60,
+    )
+    await store.accept_turn(new)
+    await store.claim_turn(new.key, OWNER, lease_s=5, history_limit=0)
+    return new.key
+
+
+def delta(key: TurnKey, seq: int = 2, text: str = "Hi") -> AppendTurn:
+    record = EventRecord.of(TextDelta(turn_id=key.turn_id, seq=seq, delta=text))
+    return AppendTurn(key=key, epoch=1, lease_s=5, records=(record,))
+
+
+async def test_every_method_of_the_port_is_a_call_with_its_errors(far: LocalChannel) -> None:
+    stage = StoreStage(MemoryStore(), far)
+    store = remote_store(stage.fake.handle)
+    key = await running_turn(store)
+    assert (await store.get_turn(key)).state == "running"
+    assert [record.seq for record in (await store.read_events(key, after_seq=0)).records] == [1]
+    with pytest.raises(NotFound):
+        await store.get_conversation(ConversationKey.of(ANN, "other"))
+    with pytest.raises(InvalidInput):
+        await store.list_conversations(ANN, limit=0)
+    await store.close()
+    assert ("invoke", "close", (), {}) not in stage.fake.calls
+
+
+@pytest.mark.parametrize("name", ["_secret", "__reduce__x", "drop_tables", "invoke"])
+async def test_what_the_port_does_not_have_cannot_be_called(far: LocalChannel, name: str) -> None:
+    with pytest.raises(AttributeError):
+        getattr(remote_store(StoreStage(MemoryStore(), far).fake.handle), name)
+
+
+async def test_without_a_channel_appends_are_calls_too(far: LocalChannel) -> None:
+    stage = StoreStage(MemoryStore(), far)
+    store = remote_store(stage.fake.handle)
+    key = await running_turn(store)
+    (reply,) = await store.append([delta(key)])
+    assert (reply.turn_id, reply.status, reply.last_seq) == (key.turn_id, "ok", 2)
+    assert stage.appends_by_call == 1
+
+
+async def test_appends_travel_on_the_channel_whose_address_is_asked_for_once(
+    near: LocalChannel, far: LocalChannel
+) -> None:
+    stage = StoreStage(MemoryStore(), far)
+    store = remote_store(stage.fake.handle, near)
+    one, other = await running_turn(store), await running_turn(store, "c2")
+    replies = await store.append([delta(one), delta(other)])
+    assert [(reply.turn_id, reply.status) for reply in replies] == [(one.turn_id, "ok"), (other.turn_id, "ok")]
+    await store.append([delta(one, 3)])
+    stored = (await stage.store.read_events(one)).records
+    assert [record.seq for record in stored] == [1, 2, 3]
+    assert stored[1] == delta(one).records[0]
+    assert (stage.lookups, stage.appends_by_call) == (1, 0)
+
+
+async def test_a_cancel_comes_back_with_the_reply(near: LocalChannel, far: LocalChannel) -> None:
+    stage = StoreStage(MemoryStore(), far)
+    store = remote_store(stage.fake.handle, near)
+    key = await running_turn(store)
+    await store.request_cancel(key)
+    (reply,) = await store.append([AppendTurn(key=key, epoch=1, lease_s=5)])
+    assert reply.cancel_requested
+
+
+async def test_a_replaced_store_is_found_again_at_its_new_address(
+    near: LocalChannel, far: LocalChannel, network: LocalNetwork
+) -> None:
+    stage = StoreStage(MemoryStore(), far)
+    store = remote_store(stage.fake.handle, near)
+    key = await running_turn(store)
+    await store.append([delta(key)])
+    await far.stop()
+    with pytest.raises(StageUnavailable):
+        await store.append([delta(key, 3)])
+    stage.channel = LocalChannel(network=network)
+    await stage.channel.start()
+    try:
+        serve_appends(stage.store, stage.channel)
+        (reply,) = await store.append([delta(key, 3)])
+        assert (reply.status, reply.last_seq, stage.lookups) == ("ok", 3, 2)
+    finally:
+        await stage.channel.stop()
+
+
+async def test_a_stores_refusal_of_an_append_arrives_as_it_was(near: LocalChannel, far: LocalChannel) -> None:
+    class Full(MemoryStore):
+        async def append(self, batch: Any) -> Any:
+            raise Overloaded("The store has too many writes waiting.", None, 0.5)
+
+    store = remote_store(StoreStage(Full(), far).fake.handle, near)
+    key = await running_turn(store)
+    with pytest.raises(Overloaded) as caught:
+        await store.append([delta(key)])
+    assert caught.value.retry_after_s == 0.5
+
+
+async def test_a_batch_too_large_for_a_frame_goes_by_call(far: LocalChannel, network: LocalNetwork) -> None:
+    near = LocalChannel(ChannelSettings(max_frame_bytes=10_000), network)
+    await near.start()
+    try:
+        stage = StoreStage(MemoryStore(), far)
+        store = remote_store(stage.fake.handle, near)
+        key = await running_turn(store)
+        async with asyncio.timeout(5):
+            (reply,) = await store.append([delta(key, text="x" * 20_000)])
+            assert (reply.status, reply.last_seq) == ("ok", 2)
+            await store.append([delta(key, 3)])
+        assert stage.appends_by_call == 1
+    finally:
+        await near.stop()
