@@ -105,7 +105,7 @@ class Driver:
 
         try:
             ingress = serve.get_deployment_handle("Ingress", application)
-            ingress._init(_run_router_in_separate_loop=True)  # there is no event loop in this process
+            ingress._init(_run_router_in_separate_loop=True)  # type: ignore[no-untyped-call]  # no event loop here
             ingress.broadcast("drain").results(timeout_s=DRAIN_TIMEOUT_S)
         except Exception as error:
             print(f"draining failed: {error}", file=sys.stderr)  # noqa: T201 - into the run's driver.log

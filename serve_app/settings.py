@@ -126,6 +126,8 @@ class ChannelSettings(_Group):
 class LimitSettings(_Group):
     body_bytes: PositiveInt = 1_048_576
     """Largest HTTP body."""
+    chat_body_bytes: PositiveInt = 16_777_216
+    """Largest body of ``POST /api/chat``: the AI SDK sends the whole conversation each time, tool results included."""
     query_chars: PositiveInt = 32_000
     """Longest message of a user."""
     ws_frame_bytes: PositiveInt = 65_536

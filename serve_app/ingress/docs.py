@@ -13,6 +13,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import FileResponse, HTMLResponse, Response
 from starlette.exceptions import HTTPException
 
+from serve_app.wire.chat_request import ChatRequest
 from serve_app.wire.service import ProblemView
 
 _ASSETS = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
@@ -48,7 +49,10 @@ _BARE_PAGE = """\
 DESCRIPTION = (
     "Conversations with tool-using language models. Chat by WebSocket at `/ws/chat`, or by `POST /api/chat` as the AI SDK "
     "does. In development the headers `X-Dev-User`, `X-Dev-Tenant` and `X-Dev-Roles` choose who one is. Failures are "
-    "`application/problem+json`."
+    "`application/problem+json`.\n\n"
+    "A turn runs on the model its query names (`model_id`), else on the one its prompt names, else on the configured default. "
+    "`data-model` in a stream is the model of the query or the default: it does not know the prompt's. `GET /api/turns/{turn_id}` "
+    "says for each step which model ran."
 )
 
 
@@ -81,14 +85,17 @@ def docs_routes() -> APIRouter:
     return router
 
 
-def describe_problems(app: FastAPI) -> None:
-    """Adds the problem's schema, which routes refer to, to the document FastAPI makes."""
+def describe_schemas(app: FastAPI) -> None:
+    """Adds the schemas that routes refer to by name only to the document FastAPI makes."""
     made = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = made()
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schemas.setdefault(ProblemView.__name__, ProblemView.model_json_schema())
+        for model in (ProblemView, ChatRequest):
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            for name, part in {**schema.pop("$defs", {}), model.__name__: schema}.items():
+                schemas.setdefault(name, part)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.domain.ids import new_id
 from serve_app.errors import Internal, NotPermitted, ParleyError
+from serve_app.ingress.limits import body_limit_bytes
 from serve_app.ingress.origins import needs_origin_check, origin_allowed
 from serve_app.settings import Settings
 from serve_app.telemetry import Metrics, logger
@@ -60,7 +61,6 @@ class Edge:
         self.app = app
         self.settings = settings
         self.metrics = metrics
-        self.body_limit = settings.limits.body_bytes
         self.headers = _encoded(
             _SECURITY_HEADERS | ({"strict-transport-security": _HSTS} if settings.mode == "production" else {})
         )
@@ -93,6 +93,7 @@ class _Exchange:
         self._request_id = request_id
         self._status = 0
         self._body_bytes = 0
+        self._body_limit_bytes = body_limit_bytes(edge.settings.limits, scope["path"])
 
     async def run(self, headers: Headers) -> None:
         begun = time.perf_counter()
@@ -117,15 +118,15 @@ class _Exchange:
         ):
             return NotPermitted("Pages of this origin may not do this.")
         length = headers.get("content-length", "")
-        if length.isdigit() and int(length[:20]) > self._edge.body_limit:
-            return body_too_large(self._edge.body_limit)
+        if length.isdigit() and int(length[:20]) > self._body_limit_bytes:
+            return body_too_large(self._body_limit_bytes)
         return None
 
     async def _receive(self) -> Message:
         message = await self._receive_raw()
         if message["type"] == "http.request":
             self._body_bytes += len(message.get("body", b""))
-            if self._body_bytes > self._edge.body_limit:
+            if self._body_bytes > self._body_limit_bytes:
                 raise HTTPException(413)  # the one exception that passes through FastAPI's reading of a body
         return message
 

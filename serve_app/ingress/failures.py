@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from serve_app.errors import InvalidInput, NotPermitted, ParleyError, Unauthenticated
+from serve_app.ingress.limits import body_limit_bytes
 from serve_app.ingress.services import IngressServices
 from serve_app.telemetry import logger
 from serve_app.wire.problems import body_too_large, encode_problem, no_such_route
@@ -55,7 +56,7 @@ async def _http(request: Request, error: HTTPException) -> Response:
             refusal = InvalidInput(f"{request.method} is not possible here.")
             return _response(request, refusal, status=405, title="Method not allowed", headers=error.headers)
         case 413:
-            refusal = body_too_large(services.settings.limits.body_bytes)
+            refusal = body_too_large(body_limit_bytes(services.settings.limits, request.scope["path"]))
         case status:
             return _response(request, InvalidInput("The request cannot be read."), status=status)
     return _response(request, refusal)

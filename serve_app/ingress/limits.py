@@ -1,4 +1,4 @@
-"""Limits of a connection: how fast it may send, how often it may break a limit, how many of them a user may have."""
+"""Limits of requests and connections: how large, how fast, how often broken, how many of them a user may have."""
 
 from __future__ import annotations
 
@@ -6,8 +6,16 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 
+from serve_app.settings import LimitSettings
+
 Clock = Callable[[], float]
 VIOLATION_WINDOW_S = 60.0
+CHAT_PATH = "/api/chat"
+
+
+def body_limit_bytes(limits: LimitSettings, path: str) -> int:
+    """The largest body a request to ``path`` may have."""
+    return limits.chat_body_bytes if path == CHAT_PATH else limits.body_bytes
 
 
 class TokenBucket:

@@ -74,6 +74,7 @@ async def capabilities(caller: Caller, chat: Chat, services: Services) -> Capabi
         limits=LimitsView(
             query_chars=limits.query_chars,
             body_bytes=limits.body_bytes,
+            chat_body_bytes=limits.chat_body_bytes,
             ws_frame_bytes=limits.ws_frame_bytes,
             ws_messages_per_s=limits.ws_messages_per_s,
             ws_connections_per_user=limits.ws_connections_per_user,

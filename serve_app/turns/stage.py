@@ -168,7 +168,7 @@ class TurnsStage:
                 ),
                 lambda _pieces: None,
             )
-            title = " ".join(generation.text.split()).strip("\"'.")[:MAX_TITLE_CHARS]
+            title = " ".join(generation.text.split()).strip("\"'. ")[:MAX_TITLE_CHARS].rstrip()
             if title:
                 conversation = await self._store.update_conversation(
                     turn.key.conversation, title=title, if_untitled=True

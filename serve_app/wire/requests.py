@@ -1,21 +1,19 @@
-"""What clients send: WebSocket frames and HTTP bodies, every field bounded.
+"""What clients send: WebSocket frames and HTTP bodies, every field bounded. The AI SDK's body is ``chat_request``'s.
 
-Frames and the AI SDK's body tolerate fields this server does not know, since their clients send more than it needs;
-the program's own HTTP bodies refuse them, so that a misspelt or smuggled field is never ignored in silence.
+Frames tolerate fields this server does not know, since their clients send more than it needs; the program's own HTTP
+bodies refuse them, so that a misspelt or smuggled field is never ignored in silence.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 from serve_app.domain.ids import CONVERSATION_ID
 from serve_app.errors import InvalidInput
 
 MAX_ATTACHMENTS = 32
-MAX_MESSAGES = 2_000
-MAX_PARTS = 1_000
 MAX_TITLE_CHARS = 200
 MAX_SEQ = 2**53 - 1
 """The largest integer every JSON reader keeps exactly."""
@@ -124,68 +122,3 @@ class ReactionPatch(_Body):
     reaction: Literal["up", "down"] | None
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [{"reaction": "up"}]})
-
-
-class UiMessage(BaseModel):
-    """A message as the AI SDK's client sends it. Only the last user message's text is read."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    id: Annotated[str, Field(max_length=256)] | None = None
-    role: Annotated[str, Field(min_length=1, max_length=32)]
-    parts: Annotated[list[dict[str, Any]], Field(max_length=MAX_PARTS)]
-
-
-class ChatRequest(BaseModel):
-    """The AI SDK's request. Fields of its own that an application adds to the body are tolerated."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="ignore",
-        populate_by_name=True,
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": "conv-42",
-                    "trigger": "submit-message",
-                    "messages": [
-                        {
-                            "id": "m1",
-                            "role": "user",
-                            "parts": [{"type": "text", "text": "Which opportunities does Contoso have?"}],
-                        }
-                    ],
-                }
-            ]
-        },
-    )
-
-    id: ConversationId | None = None
-    """The conversation; made if there is none of that id, named by the server if none is given."""
-    messages: Annotated[list[UiMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
-    trigger: Literal["submit-message", "regenerate-message"] = "submit-message"
-    message_id: Annotated[
-        Annotated[str, Field(max_length=256)] | None, Field(validation_alias=AliasChoices("messageId", "message_id"))
-    ] = None
-    model_id: Annotated[ModelId | None, Field(validation_alias=AliasChoices("model_id", "modelId"))] = None
-    tool_id: Annotated[ShortId | None, Field(validation_alias=AliasChoices("tool_id", "toolId"))] = None
-
-    def query_text(self) -> tuple[str, str | None]:
-        """Text and id of the last user message. Raises InvalidInput where there is none or it has parts other than text."""
-        for message in reversed(self.messages):
-            if message.role == "user":
-                return _text_of(message), message.id or None
-        raise InvalidInput("messages: none of them is the user's.")
-
-
-def _text_of(message: UiMessage) -> str:
-    texts: list[str] = []
-    for part in message.parts:
-        kind = part.get("type")
-        if kind == "text" and isinstance(part.get("text"), str):
-            texts.append(part["text"])
-        elif kind == "file":
-            raise InvalidInput("messages: files are not supported yet; send text.")
-        elif kind == "text":
-            raise InvalidInput("messages: a text part has no text.")
-    return "\n".join(texts)

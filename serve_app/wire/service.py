@@ -38,6 +38,7 @@ class ToolView(_View):
 class LimitsView(_View):
     query_chars: int
     body_bytes: int
+    chat_body_bytes: int
     ws_frame_bytes: int
     ws_messages_per_s: int
     ws_connections_per_user: int
@@ -75,6 +76,7 @@ class Capabilities(_View):
                     "limits": {
                         "query_chars": 32000,
                         "body_bytes": 1048576,
+                        "chat_body_bytes": 16777216,
                         "ws_frame_bytes": 65536,
                         "ws_messages_per_s": 20,
                         "ws_connections_per_user": 20,

@@ -30,12 +30,12 @@ async def test_nothing_is_said_to_be_simulated(outside: OutsideGraph) -> None:
     assert not ready["dependencies"]["models"]["simulated"]
 
 
-@pytest.mark.parametrize("model", ["org/some-model:v2.1@eu", "Ünïcode model", "plain"])
+@pytest.mark.parametrize("model", ["org/some-model:v2.1@eu", "Vendor.Model-8b_instruct", "plain"])
 async def test_the_model_a_client_names_is_passed_on_untouched(outside: OutsideGraph, model: str) -> None:
     async with Api.as_new_user(outside.server.url, "") as api, api.socket() as chat:
         await chat.start_session()
         turn = await chat.ask("Good morning", model_id=model)
-        assert turn.last["type"] == "chat_response", turn.last
+        assert turn.last["type"] == "chat_response", turn.raw
         message = await api.check_stored(chat.session["session_id"], turn)
     assert message["metadata"]["model_id"] == model
     requests = await asked(outside, model)

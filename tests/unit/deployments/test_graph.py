@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import os
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from ray.serve import Application
 
 from deployments.graph import graph
 from deployments.options import STAGES, load_serve_config, stage_options
-from deployments.shell import StageContext
+from deployments.shell import Shell, StageContext
 from serve_app.app import BuildArgs, build
 from serve_app.errors import ConfigError
 from serve_app.settings import PROJECT_ROOT, CompanionSettings, Secrets, Settings
@@ -33,7 +33,7 @@ def stages(application: Application) -> dict[str, Application]:
 
 
 def peers(application: Application) -> dict[str, Application]:
-    bound: dict[str, Any] = application._bound_deployment.init_kwargs
+    bound = cast(dict[str, Any], application._bound_deployment.init_kwargs)
     return {name: peer for name, peer in bound.items() if isinstance(peer, Application)}
 
 
@@ -72,7 +72,8 @@ def test_the_way_in_is_the_ingress_and_the_stages_are_bound_as_they_talk() -> No
 
 def test_every_stage_takes_the_peers_it_is_given() -> None:
     for stage in stages(graph(Settings(), Secrets())).values():
-        start = inspect.signature(stage._bound_deployment.func_or_class.start)
+        kind = cast(type[Shell], stage._bound_deployment.func_or_class)
+        start = inspect.signature(kind.start)
         start.bind(None, **peers(stage))
 
 

@@ -107,7 +107,7 @@ async def test_a_crash_inside_a_stage_is_internal_and_shows_nothing_of_it(cause:
         ActorDiedError(),
         ActorUnavailableError("connection reset", None),
         WorkerCrashedError(),
-        NodeDiedError("node died"),
+        NodeDiedError("node died"),  # type: ignore[no-untyped-call]
         RayError("something of Ray's"),
         RayServeException("no replica"),
         ReplicaUnavailableError("r1"),

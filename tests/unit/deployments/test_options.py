@@ -145,11 +145,10 @@ def test_what_the_file_says_of_a_stage_is_what_its_deployment_gets(write: Write)
     )
     options = stage_options(load_serve_config(path).applications[0])
 
-    @serve.deployment(name="Turns")
     class Stage:
         pass
 
-    made = Stage.options(**options["Turns"])
+    made = serve.deployment(Stage, name="Turns").options(**options["Turns"])
     assert made.name == "Turns"
     assert made.max_ongoing_requests == 7
     assert made.ray_actor_options == {"num_cpus": 0.5}

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray.util
 import structlog
+from ray import serve
 
 from deployments import shell
 from deployments.shell import Shell, StageContext
@@ -84,7 +86,7 @@ async def test_a_replica_owns_turns_by_its_name_and_its_channels_address(
         class replica_id:  # noqa: N801 - as Serve's context has it
             unique_id = "r7"
 
-    monkeypatch.setattr(shell.serve, "get_replica_context", Context)
+    monkeypatch.setattr(serve, "get_replica_context", Context)
     stage = await made(Settings(data_dir=tmp_path))
     channel = await stage.open_channel()
     try:
@@ -97,7 +99,7 @@ async def test_a_replica_owns_turns_by_its_name_and_its_channels_address(
 async def test_on_a_cluster_a_channel_listens_at_its_nodes_address(
     tmp_path: Path, bound: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shell.ray.util, "get_node_ip_address", lambda: "127.0.0.3")
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "127.0.0.3")
     settings = Settings(data_dir=tmp_path)
     settings = settings.model_copy(update={"channel": settings.channel.model_copy(update={"bind_host": "node"})})
     stage = await made(settings)

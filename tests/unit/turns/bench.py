@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -93,6 +93,13 @@ async def bench(*args: Any, **kwargs: Any) -> AsyncIterator[Bench]:
         yield made
     finally:
         await made.stage.stop()
+
+
+async def until(reached: Callable[[], Awaitable[bool]]) -> None:
+    """Lets everything go on until ``reached`` says so, within the bound."""
+    async with asyncio.timeout(SECONDS):
+        while not await reached():  # noqa: ASYNC110 - a memory store tells nobody of its writes
+            await asyncio.sleep(0)
 
 
 def types(events: list[dict[str, Any]]) -> list[str]:
