@@ -21,18 +21,28 @@ from serve_app.errors import ConfigError
 LOOPBACK = "127.0.0.1"
 DIRECT_PORTS = 500
 """Ports that replicas of the ingress may take for themselves, behind the proxy."""
+_CHOOSABLE = range(20_000, 30_000)
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on loopback that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for taken in sockets:
-            taken.bind((LOOPBACK, 0))
-        return [taken.getsockname()[1] for taken in sockets]
-    finally:
-        for taken in sockets:
-            taken.close()
+    """Ports on loopback that nobody listens on now.
+
+    They are below those that systems give away by themselves: Ray takes dozens of these before the ports chosen here are
+    bound. Raises ConfigError where there are not enough.
+    """
+    chosen: list[int] = []
+    for port in secrets.SystemRandom().sample(_CHOOSABLE, len(_CHOOSABLE)):
+        if len(chosen) == count:
+            break
+        with socket.socket() as probe:
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue
+        chosen.append(port)
+    else:
+        raise ConfigError("There are no free ports from 20000 to 29999 on 127.0.0.1; end other programs and try again.")
+    return chosen
 
 
 def direct_ports() -> int:

@@ -56,26 +56,38 @@ log = logger("handles")
 async def call(handle: Handle, stage: str, method: str, *args: Any, timeout_s: float = CALL_TIMEOUT_S) -> Any:
     """Calls ``method`` of a stage. Raises what the stage raised if that is a ParleyError; see the module for the rest."""
     response = handle.options(method_name=method).remote(*args)
+    timeout = asyncio.timeout(timeout_s)
     try:
-        async with asyncio.timeout(timeout_s):
+        async with timeout:
             return await response
     except RayTaskError as error:  # first: it is also an instance of its cause's class, be that a TimeoutError
         cause = error.cause
         if isinstance(cause, ParleyError):
             raise cause from None
-        log.error("stage_crashed", stage=stage, method=method, error=str(error))
-        raise Internal(f"The {stage} stage failed; see its log.") from error
+        raise _crashed(stage, method, error) from error
+    except ParleyError:
+        raise  # over gRPC an exception arrives bare
     except asyncio.CancelledError:
         # Without gRPC between replicas, cancelling whoever waits would leave the callee running.
         response.cancel()  # type: ignore[no-untyped-call]
         raise
-    except TimeoutError:
+    except TimeoutError as error:
+        if not timeout.expired() and not isinstance(error, RayError):
+            raise _crashed(stage, method, error) from error  # the callee's own
         response.cancel()  # type: ignore[no-untyped-call]
         raise DeadlineExceeded(f"The {stage} stage did not answer within {timeout_s:g} seconds.") from None
     except BackPressureError as error:
         raise Overloaded(f"The {stage} stage has as much work as it can take.", None, 1.0) from error
     except (RayActorError, RayServeException, RequestCancelledError, RayError) as error:
         raise StageUnavailable(f"The {stage} stage is being replaced; try again in a moment.", None, 1.0) from error
+    except Exception as error:
+        raise _crashed(stage, method, error) from error
+
+
+def _crashed(stage: str, method: str, error: Exception) -> Internal:
+    """A bug in the callee: its words are for the log."""
+    log.error("stage_crashed", stage=stage, method=method, error=repr(error))
+    return Internal(f"The {stage} stage failed; see its log.")
 
 
 # -- store -----------------------------------------------------------------------------------------------------------

@@ -10,11 +10,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from deployments.environment import ray_environment
+from deployments.environment import free_ports, ray_environment
 from serve_app.cli import preflight
-from serve_app.cli.supervisor import Supervisor, free_port, run_folder
+from serve_app.cli.supervisor import Supervisor, run_folder
 from serve_app.embedded import companions_of
 from serve_app.settings import LogSettings, Secrets, Settings
 from serve_app.telemetry import configure_logging
@@ -48,7 +49,7 @@ def serve(
     configure_logging(LogSettings(level="warning", format="console"))
     preflight.run_all(settings, secrets)
     run_dir = run_folder()
-    metrics_port = settings.metrics_port or free_port("127.0.0.1")
+    metrics_port = settings.metrics_port or free_ports(1)[0]
     options = {
         "run_dir": str(run_dir),
         "serve_config": str(settings.path(settings.serve_config)),
@@ -67,7 +68,7 @@ def serve(
         screen.close()
     if screen.crashed:
         screen.say(f"[dim]Ray's logs of this run are in {run_dir}; the last lines of the driver's:[/dim]")
-        screen.say("\n".join((run_dir / "driver.log").read_text(errors="replace").splitlines()[-15:]))
+        screen.say(escape("\n".join((run_dir / "driver.log").read_text(errors="replace").splitlines()[-15:])))
     else:
         shutil.rmtree(run_dir, ignore_errors=True)
     raise typer.Exit(code)
@@ -125,11 +126,11 @@ class _Screen:
             self._ready(line["ready"])
         if "failed" in line:
             self.close()
-            self.say(f"[red]Parley did not start.[/red] {line['failed']}")
+            self.say(f"[red]Parley did not start.[/red] {escape(line['failed'])}")
         if "crashed" in line:
             self.close()
             self.crashed = True
-            self.say(f"[red]{line['crashed']}[/red]")
+            self.say(f"[red]{escape(line['crashed'])}[/red]")
         if line.get("phase") == "stopping":
             self.close()
             self.say("stopping …")
@@ -140,9 +141,9 @@ class _Screen:
         self.say(f"  page and API   {ready['url']}   (API documents: {ready['url']}/docs)")
         self.say(f"  metrics        http://127.0.0.1:{ready['metrics_port']}/metrics")
         if self._settings.store == "local":
-            self.say(f"  data           {self._settings.path(self._settings.data_dir)}")
+            self.say(f"  data           {escape(str(self._settings.path(self._settings.data_dir)))}")
         if (logs := self._settings.log_folder) is not None:
-            self.say(f"  logs           {logs}")
+            self.say(f"  logs           {escape(str(logs))}")
         if "provider" in self._companions:
             self.say(
                 "  [yellow]model          simulated: no provider is configured; set OPENAI_API_KEY, OPENAI_BASE_URL or"

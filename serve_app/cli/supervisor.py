@@ -154,16 +154,6 @@ def end_descendants() -> int:
     return killed
 
 
-def free_port(host: str) -> int:
-    """A port that nobody listens on now, for an endpoint the operator did not choose."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def run_folder() -> Path:
     """A private, short folder for the run's sockets and logs: Unix socket names end at 107 bytes."""
     import tempfile

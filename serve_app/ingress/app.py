@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 
 from serve_app.ingress import conversations, meta, sse
 from serve_app.ingress.chat import ChatService
-from serve_app.ingress.docs import DESCRIPTION, describe_problems, docs_routes
+from serve_app.ingress.docs import DESCRIPTION, describe_schemas, docs_routes
 from serve_app.ingress.edge import Edge
 from serve_app.ingress.failures import handle_failures
 from serve_app.ingress.readiness import ReadinessProbe
@@ -41,8 +41,8 @@ _ALLOWED_HEADERS = (
 
 
 def create_app(services: IngressServices) -> FastAPI:
-    """The application. ``app.state.drain()`` sends WebSocket clients elsewhere and makes ``/ready`` say so; the
-    lifespan's end does the same.
+    """The application. ``app.state.drain()`` makes ``/ready`` say so, refuses further input with 503, and sends WebSocket
+    clients elsewhere; idempotent, back within 5 s. The lifespan's end does the same.
     """
     chat = ChatService(services)
     sockets = ChatSocketEndpoint(services, chat)
@@ -50,6 +50,7 @@ def create_app(services: IngressServices) -> FastAPI:
 
     async def drain() -> None:
         readiness.draining = True
+        chat.drain()
         await sockets.drain()
 
     @asynccontextmanager
@@ -73,7 +74,7 @@ def create_app(services: IngressServices) -> FastAPI:
         app.include_router(router)
     app.router.routes.append(WebSocketRoute("/ws/chat", sockets))
     _add_page(app, services.web_dir)
-    describe_problems(app)
+    describe_schemas(app)
     handle_failures(app)
     if services.settings.cors_origins:
         app.add_middleware(

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from msgspec.structs import replace
+
 from serve_app.domain.conversation import Conversation
 from serve_app.domain.events import EventRecord
 from serve_app.domain.identity import Principal
@@ -20,7 +22,7 @@ from serve_app.domain.ids import CONVERSATION_ID, ConversationKey, TurnKey, new_
 from serve_app.domain.prompts import PromptRequest
 from serve_app.domain.tools import ToolSet
 from serve_app.domain.turns import NewTurn, Query, Turn
-from serve_app.errors import InvalidInput, NotFound, NotPermitted, ParleyError
+from serve_app.errors import InvalidInput, NotFound, NotPermitted, Overloaded, ParleyError
 from serve_app.ingress.catalog import CachedCatalog
 from serve_app.ingress.services import IngressServices
 from serve_app.ingress.tail import PAGE_RECORDS, TurnTail
@@ -61,6 +63,11 @@ class ChatService:
         self._settings = services.settings
         self.catalog = CachedCatalog(services.models)
         self._starting: set[asyncio.Task[tuple[Turn, bool, LiveTail | None]]] = set()
+        self._draining = False
+
+    def drain(self) -> None:
+        """Takes no more input from now on; what runs is shown to its end. Idempotent."""
+        self._draining = True
 
     async def open_session(
         self, principal: Principal, session_id: str | None = None, role: str | None = None
@@ -88,7 +95,7 @@ class ChatService:
     async def send(
         self,
         principal: Principal,
-        conversation: Conversation,
+        conversation: Conversation | str | None,
         query: Query,
         *,
         client_turn_id: str | None = None,
@@ -98,11 +105,18 @@ class ChatService:
     ) -> Sent:
         """Accepts an input and runs its turn; the tail shows it from event 1.
 
-        An input accepted before gives its turn again. ``title_wait_s`` counts for conversations without a title only.
+        An id instead of a conversation, or None for a new one, makes the conversation where there is none, once the input
+        has been found good. An input accepted before gives its turn again, and starts it where nobody has yet.
+        ``title_wait_s`` counts for conversations without a title only.
         Raises InvalidInput, NotPermitted for a tool, Conflict while another turn runs or for a reused
-        ``client_turn_id``. Where no Turns replica can be reached the turn stands, and is picked up later.
+        ``client_turn_id``, Overloaded while this replica drains. Where no Turns replica can be reached the turn stands,
+        and is picked up later.
         """
+        if self._draining:
+            raise Overloaded("This server is being replaced; send it again.", None, 1.0)
         model_id = await self._check(principal, query)
+        if not isinstance(conversation, Conversation):
+            conversation = await self.ensure_conversation(principal, conversation)
         now = time.time()
         new_turn = NewTurn(
             key=TurnKey.new(conversation.key),
@@ -124,8 +138,8 @@ class ChatService:
             raise
         tail = self._tail(
             turn,
-            # The store has just written event 1; what it wrote is known without reading it back.
-            first=(first_event(new_turn),) if created else (),
+            # Event 1 of a turn that starts now is known without reading it back.
+            first=(first_event(replace(new_turn, key=turn.key)),) if created or live is not None else (),
             live=live,
             title_wait_s=self._title_wait(conversation, title_wait_s),
             heartbeat_s=heartbeat_s,
@@ -154,6 +168,10 @@ class ChatService:
             title_wait_s=self._title_wait(conversation, title_wait_s),
             heartbeat_s=heartbeat_s,
         )
+
+    async def title_of(self, key: ConversationKey) -> str | None:
+        """The conversation's title, if it has one by now. Raises NotFound."""
+        return (await self._services.store.get_conversation(key)).title
 
     async def cancel(self, principal: Principal, turn_id: str) -> Turn:
         """Asks the turn to stop; one that has ended stays as it is. Raises NotFound."""
@@ -189,14 +207,16 @@ class ChatService:
 
     async def _start(self, new_turn: NewTurn) -> tuple[Turn, bool, LiveTail | None]:
         accepted = await self._services.store.accept_turn(new_turn)
-        if not accepted.created:
-            return accepted.turn, False, None
+        turn = accepted.turn
+        if not accepted.created and turn.state != "accepted":
+            return turn, False, None
         try:
-            live = await self._services.turns.run(new_turn.key)
+            # One that is still only accepted may have been left by a sender that died. The claim admits one owner.
+            live = await self._services.turns.run(turn.key)
         except ParleyError as error:
-            _log.warning("turn_not_started", turn_id=new_turn.key.turn_id, reason=error.message)
-            return accepted.turn, True, None
-        return accepted.turn, True, live
+            _log.warning("turn_not_started", turn_id=turn.key.turn_id, reason=error.message)
+            return turn, accepted.created, None
+        return turn, accepted.created, live
 
     async def _keep_prompt(self, principal: Principal, conversation: Conversation, tools: ToolSet) -> Conversation:
         """Makes the session's prompt at once, so that what cannot work is said before the first query."""

@@ -51,8 +51,8 @@ DESCRIPTION = (
     "does. In development the headers `X-Dev-User`, `X-Dev-Tenant` and `X-Dev-Roles` choose who one is. Failures are "
     "`application/problem+json`.\n\n"
     "A turn runs on the model its query names (`model_id`), else on the one its prompt names, else on the configured default. "
-    "`data-model` in a stream is the model of the query or the default: it does not know the prompt's. `GET /api/turns/{turn_id}` "
-    "says for each step which model ran."
+    "`data-model` in a stream is the model of the query or the default: it does not know the prompt's. "
+    "`GET /api/turns/{turn_id}` says for each step which model ran."
 )
 
 

@@ -6,21 +6,28 @@ stream.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
+from pydantic import ValidationError
 
 from serve_app.domain import turns
 from serve_app.domain.ids import ConversationKey, TurnKey
-from serve_app.errors import InvalidInput, ParleyError
+from serve_app.errors import Conflict, InvalidInput, NotFound, ParleyError
 from serve_app.ingress.dependencies import Caller, Chat, RequestId, Services, problems
+from serve_app.ingress.limits import CHAT_PATH
 from serve_app.ingress.tail import TurnTail
+from serve_app.storage.rules import other_query
 from serve_app.telemetry import logger
 from serve_app.turns.port import Title
 from serve_app.wire.ai_sdk import HEADERS, KEEP_ALIVE, UiMessageStream
-from serve_app.wire.requests import MAX_SEQ, ChatRequest
+from serve_app.wire.chat_request import ChatRequest, parse_chat_request
+from serve_app.wire.requests import MAX_SEQ
 from serve_app.wire.turns import Stopped, TurnView
 from serve_app.wire.ws import INTERNAL_SENTENCE, ErrorFrame, TitleFrame
 
@@ -47,6 +54,12 @@ _EVENTS_EXAMPLE = (
     'id: conv-42.01JC:2\ndata: {"type":"text.delta","turn_id":"conv-42.01JC","seq":2,"delta":"Contoso has"}\n\n'
 )
 
+_REUSED_MESSAGE_ID = (
+    "A message with this id was sent before with other text or settings; give every message an id of its own, or send "
+    "an Idempotency-Key."
+)
+_REUSED_KEY = "This Idempotency-Key was used before with another query; use a new one for every message."
+
 _log = logger("ingress.sse")
 router = APIRouter(tags=["chat"])
 
@@ -55,38 +68,65 @@ def _stream_docs(example: str, description: str) -> dict[int | str, dict[str, An
     return {200: {"description": description, "content": {"text/event-stream": {"example": example}}}}
 
 
+async def chat_body(request: Request) -> ChatRequest:
+    """The AI SDK's body, of which little has to be decoded. Raises RequestValidationError and InvalidInput."""
+    if not _is_json(request.headers.get("content-type", "")):
+        raise InvalidInput("The body must be JSON, and its content-type application/json.")
+    try:
+        return parse_chat_request(await request.body())
+    except json.JSONDecodeError as error:
+        raise RequestValidationError([{"type": "json_invalid", "loc": ("body",), "msg": error.msg}]) from None
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in found]) from None
+
+
 @router.post(
-    "/api/chat",
+    CHAT_PATH,
     summary="Send a message and stream the answer",
     response_class=StreamingResponse,
     responses=_stream_docs(_AI_SDK_EXAMPLE, "An AI SDK UI message stream") | problems(400, 403, 409, 413, 429),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{ChatRequest.__name__}"}}},
+        }
+    },
 )
 async def send_message(
-    body: ChatRequest,
     caller: Caller,
+    body: Annotated[ChatRequest, Depends(chat_body)],
     chat: Chat,
     services: Services,
     request_id: RequestId,
     idempotency_key: Annotated[
-        str | None, Header(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$", examples=["4f9c1b1e"])
+        str | None,
+        # Without an example: documentation pages send it as it stands, and the second query with it is a conflict.
+        Header(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$", description="Any id, new for every message"),
     ] = None,
 ) -> Response:
-    """The last user message is the query; earlier ones are the store's to know. `id` names the conversation, which is made
-    if there is none. A repeated `Idempotency-Key` (or else a repeated id of the user's message) gives the same turn again.
+    """The last user message is the query; earlier ones are the store's to know and are not read. `id` names the conversation,
+    which is made if there is none. `model_id` names the model; without it the prompt's runs if it names one, else the
+    configured default. The query with an `Idempotency-Key` (or else a message id) that was used before gives the same turn
+    again; another query with it is refused with 409.
     """
     if body.trigger == "regenerate-message":
         raise InvalidInput("trigger: regenerate-message is not supported yet; send the question again.")
     text, message_id = body.query_text()
-    conversation = await chat.ensure_conversation(caller, body.id)
-    sent = await chat.send(
-        caller,
-        conversation,
-        turns.Query(content=text, model_id=body.model_id, tool_id=body.tool_id),
-        client_turn_id=idempotency_key or message_id,
-        request_id=request_id,
-        title_wait_s=services.settings.turn.title_wait_s,
-        heartbeat_s=HEARTBEAT_S,
-    )
+    try:
+        sent = await chat.send(
+            caller,
+            body.id,
+            turns.Query(content=text, model_id=body.model_id, tool_id=body.tool_id),
+            client_turn_id=idempotency_key or message_id,
+            request_id=request_id,
+            title_wait_s=services.settings.turn.title_wait_s,
+            heartbeat_s=HEARTBEAT_S,
+        )
+    except Conflict as error:
+        if error.message == other_query().message:
+            raise Conflict(_REUSED_MESSAGE_ID if idempotency_key is None else _REUSED_KEY) from None
+        raise
     return _ui_stream(sent.tail, sent.model_id)
 
 
@@ -95,22 +135,30 @@ async def send_message(
     summary="Resume the running turn's stream",
     response_class=StreamingResponse,
     responses=_stream_docs(_AI_SDK_EXAMPLE, "The running turn from its start, then live")
-    | {204: {"description": "No turn runs"}}
-    | problems(404),
+    | {204: {"description": "No turn runs, or there is no such conversation"}}
+    | problems(),
 )
 async def resume_stream(conversation_id: str, caller: Caller, chat: Chat, services: Services) -> Response:
-    """What the AI SDK's client asks for when it comes back to a page."""
-    conversation = await services.store.get_conversation(ConversationKey.of(caller, conversation_id))
-    if conversation.active_turn_id is None:
+    """What the AI SDK's client asks for when it comes to a page, be it a fresh one whose conversation is not made yet: a
+    conversation that is not there is answered as one that runs nothing.
+    """
+    try:
+        conversation = await services.store.get_conversation(ConversationKey.of(caller, conversation_id))
+        if conversation.active_turn_id is None:
+            return Response(status_code=204)
+        tail = await chat.resume(
+            caller,
+            conversation.active_turn_id,
+            conversation=conversation,
+            title_wait_s=services.settings.turn.title_wait_s,
+            heartbeat_s=HEARTBEAT_S,
+        )
+    except NotFound:
         return Response(status_code=204)
-    tail = await chat.resume(
-        caller,
-        conversation.active_turn_id,
-        conversation=conversation,
-        title_wait_s=services.settings.turn.title_wait_s,
-        heartbeat_s=HEARTBEAT_S,
-    )
-    return _ui_stream(tail, await chat.catalog.choose(tail.turn.query.model_id))
+    model_id = tail.turn.query.model_id
+    with suppress(InvalidInput):  # the turn runs, though its model may have left the catalog meanwhile
+        model_id = await chat.catalog.choose(model_id)
+    return _ui_stream(tail, model_id)
 
 
 @router.post("/api/chat/{conversation_id}/stop", summary="Cancel the running turn", responses=problems(404))
@@ -138,7 +186,7 @@ async def turn_events(
     caller: Caller,
     chat: Chat,
     after: Annotated[int, Query(ge=0, le=MAX_SEQ, description="The last `seq` already seen")] = 0,
-    last_event_id: Annotated[str | None, Header(max_length=200, examples=["conv-42.01JC:12"])] = None,
+    last_event_id: Annotated[str | None, Header(max_length=200)] = None,
 ) -> Response:
     """Events after `after`. `Last-Event-ID` (`turn_id:seq` or `seq`), which browsers send when they reconnect, wins over it.
     204 tells a browser's EventSource not to come again.
@@ -149,6 +197,11 @@ async def turn_events(
         await tail.aclose()
         return Response(status_code=204)
     return StreamingResponse(_events(tail), headers=EVENT_HEADERS)
+
+
+def _is_json(content_type: str) -> bool:
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def _seq_of(last_event_id: str, turn_id: str) -> int:

@@ -38,7 +38,11 @@ class TailTiming:
     """When a tail stops believing its live source. All bounds, none of them needed for right results."""
 
     quiet_s: float = 2.0
-    """Silence on the live tail after which the log is looked at."""
+    """Silence on the live tail after which the log is looked at. It doubles while nothing is found there either."""
+    quiet_max_s: float = 10.0
+    """Longest such silence on the tail that came from starting the turn, which ends when the owner does."""
+    quiet_followed_max_s: float = 4.0
+    """Longest on a tail that an owner was asked for: it stays silent when the owner dies."""
     poll_s: float = 0.5
     """First wait between looks at the log while nobody can be followed; doubles up to ``poll_max_s``."""
     poll_max_s: float = 1.0
@@ -84,6 +88,10 @@ class TurnTail:
         self._max_items = max_items
         self._timing = timing or TailTiming()
         self._follower: Follower | None = Follower(live, max_items) if live is not None else None
+        self._ends_with_owner = live is not None
+        self._quiet_s = self._timing.quiet_s
+        self._look_at = time.monotonic() + self._quiet_s
+        self._beat_at = time.monotonic()
         self._followed: Owner | None = None
         self._followed_from = after_seq
         self._deaf: Owner | None = None
@@ -118,11 +126,11 @@ class TurnTail:
 
     async def _run(self) -> AsyncGenerator[list[Shown]]:
         try:
-            beat_at = time.monotonic()
+            self._beat_at = time.monotonic()
             async for batch in self._events():
                 now = time.monotonic()
-                if batch or (self._heartbeat_s is not None and now - beat_at >= self._heartbeat_s):
-                    beat_at = now
+                if batch or (self._heartbeat_s is not None and now - self._beat_at >= self._heartbeat_s):
+                    self._beat_at = now
                     yield batch
             if self._title_wait_s and self._answered and not self._titled:
                 async for batch in self._title():
@@ -146,12 +154,15 @@ class TurnTail:
                     await asyncio.sleep(self._poll_s)
                     self._poll_s = min(self._poll_s * 2, self._timing.poll_max_s)
                 continue
-            items = await self._follower.take(self._timing.quiet_s)
+            items = await self._follower.take(self._patience_s())
             if items is None:
                 await self._unfollow(deaf=self._cursor == self._followed_from)
             elif items:
+                self._heard()
                 async for batch in self._merge(items):
                     yield batch
+            elif time.monotonic() < self._look_at:
+                yield []  # a heartbeat is due, a look at the log is not
             else:
                 page = await self._read()
                 progress = self._in_order(page.records)
@@ -160,9 +171,31 @@ class TurnTail:
                 if progress or page.turn.owner != self._followed:
                     # The log moved and the tail did not say so: it is broken, or its owner has been replaced.
                     await self._unfollow(deaf=page.turn.owner == self._followed)
+                self._look_later(page.turn)
                 yield progress
                 if not self._more_to_come(page):
                     return
+
+    def _patience_s(self) -> float:
+        """How long to wait for the live tail: to the next look at the log, or to the next heartbeat."""
+        now = time.monotonic()
+        until = self._look_at
+        if self._heartbeat_s is not None:
+            until = min(until, self._beat_at + self._heartbeat_s)
+        return max(0.0, until - now)
+
+    def _heard(self) -> None:
+        self._quiet_s = self._timing.quiet_s
+        self._look_at = time.monotonic() + self._quiet_s
+
+    def _look_later(self, turn: Turn) -> None:
+        """The next look, less soon while an owner holds the turn: a model may think for minutes."""
+        if turn.owner is None:
+            self._quiet_s = self._timing.quiet_s
+        else:
+            longest_s = self._timing.quiet_max_s if self._ends_with_owner else self._timing.quiet_followed_max_s
+            self._quiet_s = min(self._quiet_s * 2, longest_s)
+        self._look_at = time.monotonic() + self._quiet_s
 
     async def _merge(self, items: Sequence[TailItem]) -> AsyncGenerator[list[Shown]]:
         """What ``items`` add, read up from the log where they leave a gap."""
@@ -240,6 +273,8 @@ class TurnTail:
             return False
         self._followed, self._followed_from = owner, self._cursor
         self._follower = Follower(live, self._max_items)
+        self._ends_with_owner = False
+        self._heard()
         return True
 
     async def _unfollow(self, deaf: bool = False) -> None:

@@ -35,7 +35,8 @@ CLOSE_NOT_PERMITTED = 4403
 RECONNECT_MIN_MS = 250
 RECONNECT_SPREAD_MS = 750
 """Clients of a draining replica come back spread over this time, not all at once."""
-DRAIN_SEND_S = 2.0
+DRAIN_SEND_S = 3.0
+"""A client that takes no more until then is hung up on, so that draining is over within 5 s."""
 
 _log = logger("ingress.websocket")
 
@@ -48,7 +49,7 @@ class ChatSocketEndpoint:
         self._chat = chat
         self._connections = ConnectionCount(services.settings.limits.ws_connections_per_user)
         self._sessions: set[ChatSession] = set()
-        self._draining = False
+        self._drain: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -70,7 +71,7 @@ class ChatSocketEndpoint:
         await send({"type": "websocket.accept"})
         connection_id = new_id("w_")
         structlog.contextvars.bind_contextvars(connection_id=connection_id)
-        if self._draining:
+        if self._drain is not None:
             await _send_away(send)
             return
         user = (principal.tenant_id, principal.user_id)
@@ -106,6 +107,10 @@ class ChatSocketEndpoint:
                 await _close(send, CLOSE_LIMITS, reason)
         except OSError:
             pass  # the client went away while something was being sent
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not session.hung_up or task is None or task.uncancel():
+                raise  # somebody else's cancellation, or theirs as well
         except Exception:
             _log.exception("socket_failed", user_id=principal.user_id)
             await _close(send, CLOSE_INTERNAL, "internal")
@@ -115,8 +120,15 @@ class ChatSocketEndpoint:
             _log.info("socket", duration_ms=round((time.monotonic() - begun) * 1000))
 
     async def drain(self) -> None:
-        """Tells every client to reconnect and closes with 1012; later connections meet the same. Turns go on."""
-        self._draining = True
+        """Tells every client to reconnect and closes with 1012; later connections meet the same. Turns go on.
+
+        Idempotent: a later call waits for what the first one began.
+        """
+        if self._drain is None:
+            self._drain = asyncio.create_task(self._send_all_away())
+        await asyncio.shield(self._drain)
+
+    async def _send_all_away(self) -> None:
         await asyncio.gather(*(self._send_away(session) for session in list(self._sessions)))
 
     async def _send_away(self, session: ChatSession) -> None:
@@ -125,6 +137,10 @@ class ChatSocketEndpoint:
                 await session.leave(_reconnect(), CLOSE_DRAINING, "draining")
         except (TimeoutError, OSError):
             _log.info("drain_unheard")
+            session.hang_up()
+        except Exception:
+            _log.exception("drain_failed")
+            session.hang_up()
 
     def _report(self) -> None:
         self._services.metrics.gauge("parley_connections", self._connections.total)

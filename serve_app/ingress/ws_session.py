@@ -14,6 +14,7 @@ from starlette.types import Receive, Send
 
 from serve_app.domain.conversation import Conversation
 from serve_app.domain.identity import Principal
+from serve_app.domain.ids import ConversationKey
 from serve_app.domain.turns import Query
 from serve_app.errors import (
     DeadlineExceeded,
@@ -27,6 +28,7 @@ from serve_app.errors import (
 from serve_app.ingress.chat import ChatService
 from serve_app.ingress.limits import TokenBucket, Violations
 from serve_app.ingress.tail import TurnTail
+from serve_app.ingress.title_watch import TitleWatch
 from serve_app.settings import Settings
 from serve_app.telemetry import logger
 from serve_app.turns.port import Title
@@ -47,8 +49,6 @@ MAX_TAILS = 16
 """Turns shown on one socket at a time."""
 FRAME_TIMEOUT_S = 15.0
 """Longest a client's frame may take to be handled; a tail is not part of it."""
-TITLE_WAIT_S = 10.0
-"""How long after an answer a title is still passed on; nothing waits for it here."""
 
 _log = logger("ingress.websocket")
 _PONG = Pong().text()
@@ -69,6 +69,8 @@ class ChatSession:
     ) -> None:
         self._chat = chat
         self._limits = settings.limits
+        self._title_wait_s = settings.turn.title_wait_s
+        self._makes_titles = settings.conversation.titles
         self._granted = principal
         self._receive = receive
         self._send = send
@@ -78,11 +80,22 @@ class ChatSession:
         self._bucket = TokenBucket(self._limits.ws_messages_per_s)
         self._violations = Violations(self._limits.ws_violations)
         self._tails: dict[str, asyncio.Task[None]] = {}
+        self._titles = TitleWatch(chat.title_of, self._tell_title)
         self._sending = asyncio.Lock()
         self._left = False
+        self._serving: asyncio.Task[object] | None = None
+        self.hung_up = False
+        """Whether :meth:`hang_up` is why :meth:`serve` is being cancelled."""
 
     async def serve(self) -> str | None:
         """Handles frames until the client leaves (None) or has broken limits too often (the reason)."""
+        self._serving = asyncio.current_task()
+        try:
+            return await self._read_frames()
+        finally:
+            self._serving = None
+
+    async def _read_frames(self) -> str | None:
         while True:
             message = await self._receive()
             if message["type"] == "websocket.disconnect":
@@ -105,9 +118,17 @@ class ChatSession:
             await self._send({"type": "websocket.send", "text": last_frame})
             await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
+    def hang_up(self) -> None:
+        """Ends :meth:`serve`, for a client that takes nothing any more: not even a goodbye can be sent."""
+        self._left = True
+        if self._serving is not None:
+            self.hung_up = True
+            self._serving.cancel()
+
     async def aclose(self) -> None:
         """Ends all tails. The turns go on."""
         self._left = True
+        await self._titles.aclose()
         tasks = list(self._tails.values())
         for task in tasks:
             task.cancel()
@@ -150,8 +171,9 @@ class ChatSession:
             case QueryFrame():
                 await self._query(frame)
             case Resume(turn_id=turn_id, after_seq=after_seq):
+                self._make_room(turn_id)
                 tail = await self._chat.resume(self._granted, turn_id, after_seq)
-                await self._show(turn_id, tail)
+                await self._show(turn_id, tail, untitled=self._untitled(tail.turn.key.conversation))
             case Cancel(turn_id=turn_id):
                 await self._chat.cancel(self._granted, turn_id)
             case Approval():
@@ -175,6 +197,7 @@ class ChatSession:
     async def _query(self, frame: QueryFrame) -> None:
         if self._conversation is None:
             raise InvalidInput("Send session.update before the first query.")
+        self._make_room()  # before the turn is accepted: one that cannot be shown would be sent again
         query = Query(
             content=frame.content,
             model_id=frame.model_id,
@@ -187,22 +210,26 @@ class ChatSession:
             query,
             client_turn_id=frame.client_turn_id,
             request_id=self._request_id,
-            title_wait_s=TITLE_WAIT_S,
+            title_wait_s=self._title_wait_s,
         )
-        await self._show(sent.turn.key.turn_id, sent.tail)
+        await self._show(sent.turn.key.turn_id, sent.tail, untitled=self._untitled(sent.turn.key.conversation))
 
-    async def _show(self, turn_id: str, tail: TurnTail) -> None:
+    def _make_room(self, turn_id: str | None = None) -> None:
+        """Raises QuotaExceeded where no further turn can be shown; one that is shown already needs no room."""
+        if len(self._tails) >= MAX_TAILS and turn_id not in self._tails:
+            raise QuotaExceeded(f"At most {MAX_TAILS} turns are shown on one connection; try again when one has ended.")
+
+    def _untitled(self, key: ConversationKey) -> bool:
+        attached = self._conversation
+        return self._makes_titles and attached is not None and attached.key == key and attached.title is None
+
+    async def _show(self, turn_id: str, tail: TurnTail, untitled: bool) -> None:
         """Starts sending ``tail``; it takes the place of one of the same turn."""
         earlier = self._tails.pop(turn_id, None)
         if earlier is not None:
             earlier.cancel()
             await asyncio.gather(earlier, return_exceptions=True)
-        if len(self._tails) >= MAX_TAILS:
-            await tail.aclose()
-            raise QuotaExceeded(
-                f"At most {MAX_TAILS} turns are shown on one connection at a time; resume this one later."
-            )
-        task = asyncio.create_task(self._forward(turn_id, tail))
+        task = asyncio.create_task(self._forward(turn_id, tail, untitled))
         self._tails[turn_id] = task
         task.add_done_callback(lambda done: self._forget(turn_id, done))
 
@@ -210,17 +237,23 @@ class ChatSession:
         if self._tails.get(turn_id) is task:
             del self._tails[turn_id]
 
-    async def _forward(self, turn_id: str, tail: TurnTail) -> None:
+    async def _forward(self, turn_id: str, tail: TurnTail, untitled: bool) -> None:
         send = self._send
-        session_id = tail.turn.key.conversation.conversation_id
+        conversation = tail.turn.key.conversation
         try:
             async for batch in tail:
                 async with self._sending:
                     if self._left:
                         return
                     for item in batch:
-                        text = self._title(session_id, item) if isinstance(item, Title) else item.body.decode()
+                        if isinstance(item, Title):
+                            untitled = False
+                            text = self._title(conversation, item.title)
+                        else:
+                            text = item.body.decode()
                         await send({"type": "websocket.send", "text": text})
+            if untitled and not self._left:
+                self._titles.expect(conversation)
         except ParleyError as error:
             await self._error(error, turn_id)
         except OSError:
@@ -231,12 +264,16 @@ class ChatSession:
         finally:
             await tail.aclose()
 
-    def _title(self, session_id: str, title: Title) -> str:
+    def _title(self, key: ConversationKey, title: str) -> str:
+        self._titles.forget(key)
         attached = self._conversation
-        if attached is not None and attached.key.conversation_id == session_id:
+        if attached is not None and attached.key == key:
             # Later turns of this session need not wait for one any more.
-            self._conversation = replace(attached, title=title.title)
-        return TitleFrame(session_id=session_id, title=title.title).text()
+            self._conversation = replace(attached, title=title)
+        return TitleFrame(session_id=key.conversation_id, title=title).text()
+
+    async def _tell_title(self, key: ConversationKey, title: str) -> None:
+        await self._text(self._title(key, title))
 
     async def _error(self, error: ParleyError, turn_id: str | None = None) -> None:
         await self._text(ErrorFrame.of(error, turn_id).text())

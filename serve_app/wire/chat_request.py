@@ -131,7 +131,11 @@ def _fields_of_lenient_json(body: bytes) -> Any:
         raise
     except (ValueError, RecursionError) as error:  # bytes that are no text, digits or depth without end
         raise json.JSONDecodeError(type(error).__name__, "", 0) from None
-    if isinstance(fields, dict) and isinstance(messages := fields.get("messages"), list) and messages:
+    if not isinstance(fields, dict):
+        return fields
+    fields = {name: value for name, value in fields.items() if name in _READ}
+    messages = fields.get("messages")
+    if isinstance(messages, list) and messages:
         _check_count(messages)
         if not all(isinstance(message, dict) and isinstance(message.get("role"), str) for message in messages):
             raise _shapeless()

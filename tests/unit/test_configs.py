@@ -47,7 +47,7 @@ def test_the_tests_profile_keeps_a_lease_long_enough_to_renew() -> None:
 
 
 def test_the_production_profile_is_whole_but_for_identities() -> None:
-    with pytest.raises(ConfigError, match=r"auth\.mode: production refuses development identities"):
+    with pytest.raises(ConfigError, match=r"PARLEY_AUTH__MODE: production refuses development identities"):
         Settings.load(CONFIGS / "production.yaml")
     values = yaml.safe_load((CONFIGS / "production.yaml").read_text()) | {"mode": "development"}
     settings = Settings(**values)

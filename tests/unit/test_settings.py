@@ -193,13 +193,13 @@ def test_an_unknown_option_of_the_command_line_is_refused() -> None:
 
 def test_production_refuses_identities_that_nobody_verified() -> None:
     sentence = refused(None, {"mode": "production"})
-    assert sentence.startswith("Setting auth.mode: production refuses development identities")
+    assert sentence.startswith("Setting PARLEY_AUTH__MODE: production refuses development identities")
 
 
 def test_a_lease_must_outlive_a_missed_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARLEY_TURN__LEASE_S", "2")
     monkeypatch.setenv("PARLEY_TURN__RENEW_S", "1.01")
-    assert "turn.renew_s: must be at most half of turn.lease_s" in refused()
+    assert "PARLEY_TURN__RENEW_S: must be at most half of PARLEY_TURN__LEASE_S" in refused()
     monkeypatch.setenv("PARLEY_TURN__RENEW_S", "1")
     assert Settings.load().turn.renew_s == 1.0
 

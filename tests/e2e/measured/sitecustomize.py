@@ -6,6 +6,7 @@ before this module is imported; a save without anything new costs nothing.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import threading
 
@@ -18,14 +19,21 @@ def _keep_saving() -> None:
     measuring = coverage.Coverage.current()
     if measuring is None:
         return
+    ending = threading.Event()
 
     def save() -> None:
-        forever = threading.Event()
-        while not forever.wait(SAVE_EVERY_S):
+        while not ending.wait(SAVE_EVERY_S):
             with contextlib.suppress(Exception):
                 measuring.save()
 
-    threading.Thread(target=save, name="coverage-saver", daemon=True).start()
+    saver = threading.Thread(target=save, name="coverage-saver", daemon=True)
+    saver.start()
+
+    @atexit.register
+    def stop() -> None:
+        # A thread inside SQLite while the interpreter is taken down ends in a crash.
+        ending.set()
+        saver.join(5.0)
 
 
 _keep_saving()

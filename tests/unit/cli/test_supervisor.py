@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from serve_app.cli.supervisor import free_port, run_folder
+from serve_app.cli.supervisor import run_folder
 from serve_app.settings import PROJECT_ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="adopting orphans is Linux's")
@@ -181,8 +181,7 @@ def test_the_driver_gets_its_options_and_environment(host: Host) -> None:
     assert hosted.end() == 0
 
 
-def test_a_free_port_can_be_bound_and_a_run_folder_is_short_and_private() -> None:
-    assert 1024 <= free_port("127.0.0.1") <= 65535
+def test_a_run_folder_is_short_and_private() -> None:
     folder = run_folder()
     try:
         assert folder.stat().st_mode & 0o777 == 0o700

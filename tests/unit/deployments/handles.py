@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, cast
 
 from ray.exceptions import RayTaskError
 
 from deployments.handles import Handle
 
-Method = Callable[..., Awaitable[Any]]
+Method = Callable[..., Coroutine[Any, Any, Any]]
+
+
+class FakeResponse:
+    """The answer to come. As in Serve, whoever stops waiting has not stopped the callee: only ``cancel`` does."""
+
+    def __init__(self, work: Coroutine[Any, Any, Any]) -> None:
+        self._task = asyncio.ensure_future(work)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return asyncio.shield(self._task).__await__()
+
+    def cancel(self) -> None:
+        self._task.cancel()
 
 
 class FakeHandle:
@@ -28,9 +42,9 @@ class FakeHandle:
         self.options_seen.append(options)
         return other
 
-    def remote(self, *args: Any) -> Awaitable[Any]:
+    def remote(self, *args: Any) -> FakeResponse:
         self.calls.append((self._chosen, *args))
-        return self._methods[self._chosen](*args)
+        return FakeResponse(self._methods[self._chosen](*args))
 
     @property
     def handle(self) -> Handle:

@@ -181,3 +181,18 @@ def test_a_graph_that_is_not_ready_in_time_says_what_it_waits_for(monkeypatch: p
         start_timeout_s=0.05,
     )
     assert failed == "The graph was not ready after 0.05 s; still starting: Ingress, Turns."
+
+
+def test_a_graph_that_cannot_be_drained_is_stopped_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def gone(*_: object) -> None:
+        raise RuntimeError("no such deployment")
+
+    monkeypatch.setattr("ray.serve.get_deployment_handle", gone)
+    read, write = os.pipe()
+    driver = Driver(options(write))
+    driver._drain("parley")
+    del driver
+    assert heard(read) == []
+    assert "draining failed: no such deployment" in capsys.readouterr().err

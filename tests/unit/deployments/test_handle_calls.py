@@ -140,7 +140,27 @@ async def test_a_stage_that_does_not_answer_is_given_up_at_the_deadline_and_the_
 
     with pytest.raises(DeadlineExceeded, match=r"The store stage did not answer within 0\.05 seconds\."):
         await call(FakeHandle(hang=hang).handle, "store", "hang", timeout_s=0.05)
-    assert cancelled.is_set()
+    async with asyncio.timeout(5):
+        await cancelled.wait()
+
+
+async def test_a_caller_that_goes_away_takes_its_call_along() -> None:
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def hang() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    async with asyncio.timeout(5):
+        calling = asyncio.create_task(call(FakeHandle(hang=hang).handle, "store", "hang"))
+        await begun.wait()
+        calling.cancel()
+        await asyncio.wait({calling})
+        assert calling.cancelled()
+        await cancelled.wait()
 
 
 async def test_rays_own_timeout_is_a_deadline_too() -> None:

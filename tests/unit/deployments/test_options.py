@@ -148,7 +148,7 @@ def test_what_the_file_says_of_a_stage_is_what_its_deployment_gets(write: Write)
     class Stage:
         pass
 
-    made = serve.deployment(Stage, name="Turns").options(**options["Turns"])
+    made = serve.deployment(name="Turns")(Stage).options(**options["Turns"])
     assert made.name == "Turns"
     assert made.max_ongoing_requests == 7
     assert made.ray_actor_options == {"num_cpus": 0.5}

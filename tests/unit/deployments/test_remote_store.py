@@ -7,14 +7,18 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
+import structlog
 
-from deployments.handles import remote_store, serve_appends
+from deployments.handles import decode_batch, encode_batch, remote_store, serve_appends
 from serve_app.channel.local import LocalChannel, LocalNetwork
+from serve_app.domain.conversation import Message, SessionPrompt, TextPart, ToolCallPart, ToolResultPart
 from serve_app.domain.events import EventRecord, TextDelta
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import ConversationKey, TurnKey
-from serve_app.domain.turns import AppendTurn, NewTurn, Owner, Query
+from serve_app.domain.turns import AppendTurn, FinishTurn, NewTurn, Owner, Query, StepRecord
+from serve_app.domain.usage import Usage
 from serve_app.errors import InvalidInput, NotFound, Overloaded, StageUnavailable
 from serve_app.settings import ChannelSettings
 from serve_app.storage.memory import MemoryStore
@@ -32,9 +36,11 @@ class StoreStage:
         self.store = store
         self.channel = channel
         serve_appends(store, channel)
+        self.request_ids: list[str] = []
         self.fake = FakeHandle(invoke=self.invoke, channel_endpoint=self.channel_endpoint)
 
-    async def invoke(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def invoke(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], request_id: str) -> Any:
+        self.request_ids.append(request_id)
         try:
             return await getattr(self.store, method)(*args, **kwargs)
         except Exception as error:
@@ -83,13 +89,22 @@ async def test_every_method_of_the_port_is_a_call_with_its_errors(far: LocalChan
     with pytest.raises(InvalidInput):
         await store.list_conversations(ANN, limit=0)
     await store.close()
-    assert ("invoke", "close", (), {}) not in stage.fake.calls
+    assert not [call for call in stage.fake.calls if call[1:2] == ("close",)]
 
 
 @pytest.mark.parametrize("name", ["_secret", "__reduce__x", "drop_tables", "invoke"])
 async def test_what_the_port_does_not_have_cannot_be_called(far: LocalChannel, name: str) -> None:
     with pytest.raises(AttributeError):
         getattr(remote_store(StoreStage(MemoryStore(), far).fake.handle), name)
+
+
+async def test_a_call_says_which_request_it_belongs_to(far: LocalChannel) -> None:
+    stage = StoreStage(MemoryStore(), far)
+    store = remote_store(stage.fake.handle)
+    with structlog.contextvars.bound_contextvars(request_id="req_1"):
+        await store.check()
+    await store.check()
+    assert stage.request_ids == ["req_1", ""]
 
 
 async def test_without_a_channel_appends_are_calls_too(far: LocalChannel) -> None:
@@ -171,3 +186,39 @@ async def test_a_batch_too_large_for_a_frame_goes_by_call(far: LocalChannel, net
         assert stage.appends_by_call == 1
     finally:
         await near.stop()
+
+
+BIG = 2**80
+"""Tools may answer with integers no binary format has room for."""
+
+
+@pytest.mark.parametrize("value", [None, "text", 1.5, BIG, -BIG, {"deep": [BIG, {"a": None}]}, ["ü", True]])
+def test_whatever_a_tool_answers_survives_the_way_to_the_store(value: Any) -> None:
+    key = TurnKey.new(ConversationKey.of(ANN, "c1"))
+    parts = (
+        TextPart(text="Look: "),
+        ToolCallPart(tool_call_id="k", name="n", arguments={"v": value}),
+        ToolResultPart(tool_call_id="k", name="n", ok=True, result=value),
+    )
+    step = StepRecord(
+        step=1, attempt=2, parts=parts, usage=Usage(input_tokens=3), finish_reason="stop", model_id="m", last_seq=4
+    )
+    message = Message(
+        message_id="m", turn_id=key.turn_id, role="assistant", parts=parts, created_at=datetime.now(UTC), usage=Usage()
+    )
+    whole = AppendTurn(
+        key=key,
+        epoch=7,
+        lease_s=2.5,
+        records=delta(key).records,
+        step=step,
+        session_prompt=SessionPrompt(name="p", version="v1", text="You help.", fingerprint="f"),
+        finish=FinishTurn(state="completed", message=message, usage=Usage(output_tokens=9), timings_ms={"total": 5}),
+    )
+    renewal = AppendTurn(key=key, epoch=7, lease_s=2.5)
+    assert decode_batch(encode_batch([whole, renewal])) == [whole, renewal]
+
+
+def test_what_is_no_batch_is_refused() -> None:
+    with pytest.raises(msgspec.DecodeError):
+        decode_batch(b"nonsense")

@@ -28,11 +28,25 @@ class EchoDeployment(Shell):
         logger("echo").info("started")
 
 
+class Rank:
+    rank = 0
+
+
+class Context:
+    """Serve's context of a replica, as far as the shell asks."""
+
+    class replica_id:  # noqa: N801 - as Serve's context has it
+        unique_id = "r7"
+
+    rank = Rank()
+
+
 @pytest.fixture
 def bound(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Where replicas were told to listen; logging is put back as it was."""
     hosts: list[str] = []
     monkeypatch.setattr(shell, "bind_replica_server", hosts.append)
+    monkeypatch.setattr(serve, "get_replica_context", Context)
     before = structlog.get_config()
     yield hosts
     structlog.configure(**before)
@@ -79,14 +93,15 @@ async def test_a_stages_channel_listens_and_reaches_another_of_the_same_graph(tm
         await other.stop()
 
 
-async def test_a_replica_owns_turns_by_its_name_and_its_channels_address(
+async def test_replicas_of_a_stage_do_not_share_a_log_file(
     tmp_path: Path, bound: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Context:
-        class replica_id:  # noqa: N801 - as Serve's context has it
-            unique_id = "r7"
+    monkeypatch.setattr(Rank, "rank", 2)
+    await made(Settings(data_dir=tmp_path))
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["Echo-2.log"]
 
-    monkeypatch.setattr(serve, "get_replica_context", Context)
+
+async def test_a_replica_owns_turns_by_its_name_and_its_channels_address(tmp_path: Path, bound: list[str]) -> None:
     stage = await made(Settings(data_dir=tmp_path))
     channel = await stage.open_channel()
     try:

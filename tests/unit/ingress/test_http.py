@@ -22,7 +22,7 @@ from serve_app.ingress.edge import CSP
 from serve_app.ingress.services import IngressServices
 from serve_app.settings import LimitSettings, Settings
 from tests.unit.ingress.asgi import Client
-from tests.unit.ingress.stages import Stages
+from tests.unit.ingress.stages import Stages, answered, text
 from tests.unit.ingress.test_sse import asking
 
 
@@ -107,7 +107,6 @@ async def test_messages_have_the_ai_sdks_shape_and_take_reactions(client: Client
         ("DELETE", "/api/conversations/{c}", None),
         ("GET", "/api/conversations/{c}/messages", None),
         ("PATCH", "/api/conversations/{c}/messages/{m}", {"reaction": "up"}),
-        ("GET", "/api/chat/{c}/stream", None),
         ("POST", "/api/chat/{c}/stop", None),
         ("GET", "/api/turns/{t}", None),
         ("GET", "/api/turns/{t}/events", None),
@@ -206,6 +205,22 @@ async def test_a_draining_replica_is_not_ready(app: FastAPI, client: Client) -> 
     reply = await client.request("GET", "/ready")
     assert (reply.status, reply.json()["status"]) == (503, "draining")
     assert (await client.request("GET", "/health")).status == 200
+
+
+async def test_a_draining_replica_takes_no_messages_and_shows_what_runs(
+    app: FastAPI, client: Client, stages: Stages
+) -> None:
+    gate = asyncio.Event()
+    stages.turns.script = (text("Hello"), gate, answered("Hello"))
+    running = await client.open("POST", "/api/chat", asking())
+    await running.text_until("text-delta")
+    await app.state.drain()
+    refused = await client.request("POST", "/api/chat", asking("More", "c2"))
+    assert (refused.status, refused.json()["retryable"], refused.headers["retry-after"]) == (503, True, "1")
+    assert (await client.request("GET", "/api/conversations/c2")).status == 404
+    gate.set()
+    await running.text_until("[DONE]")
+    running.disconnect()
 
 
 async def test_the_end_of_the_lifespan_drains(app: FastAPI, client: Client) -> None:
@@ -329,15 +344,31 @@ async def test_validation_lists_the_fields_and_does_not_repeat_the_input(client:
     assert b"top-secret" not in reply.body
 
 
-async def test_a_body_is_limited_by_what_it_says_and_by_what_it_is(stages: Stages) -> None:
-    settings = Settings(store="memory", limits=LimitSettings(body_bytes=1_000))
+@pytest.mark.parametrize(
+    ("method", "path", "limit"), [("PATCH", "/api/conversations/a", 1_000), ("POST", "/api/chat", 3_000)]
+)
+async def test_a_body_is_limited_by_what_it_says_and_by_what_it_is(
+    stages: Stages, method: str, path: str, limit: int
+) -> None:
+    settings = Settings(store="memory", limits=LimitSettings(body_bytes=1_000, chat_body_bytes=3_000))
     client = Client(create_app(stages.services(settings)))
-    large = b"x" * 1_001
-    said = await client.request("POST", "/api/chat", raw=b"{}", headers={"content-length": "1001"})
-    streamed = await client.request("POST", "/api/chat", raw=large)
+    large = b"x" * (limit + 1)
+    said = await client.request(method, path, raw=b"{}", headers={"content-length": str(limit + 1)})
+    streamed = await client.request(method, path, raw=large)
     for reply in (said, streamed):
         assert (reply.status, reply.json()["code"]) == (413, "too_large")
-        assert "1000 bytes" in reply.json()["detail"]
+        assert f"{limit} bytes" in reply.json()["detail"]
+    allowed = await client.request(method, path, raw=large[:limit], headers={"content-length": str(limit)})
+    assert allowed.status == 400, "read, and found to be no JSON"
+
+
+@pytest.mark.parametrize("body", [r'{"title":"half \ud800"}', r'{"\ud800":1}', r'{"title":"a","\udfff":"\ud83d"}'])
+async def test_half_a_surrogate_pair_in_a_patch_is_invalid_input(client: Client, body: str) -> None:
+    await chat(client, "a")
+    reply = await client.request("PATCH", "/api/conversations/a", raw=body.encode())
+    assert (reply.status, reply.json()["code"]) == (422, "invalid_input")
+    reaction = await client.request("PATCH", "/api/conversations/a/messages/m", raw=rb'{"reaction":"\ud800"}')
+    assert (reaction.status, reaction.json()["code"]) == (422, "invalid_input")
 
 
 async def test_a_bug_is_a_generic_500_and_logged(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,8 +110,48 @@ async def test_a_repeated_message_gives_the_same_turn_again(client: Client, stag
     again = await client.request("POST", "/api/chat", asking(message_id="m1"))
     assert again.body == first.body
     assert len(stages.turns.runs) == 1
+
+
+async def test_another_text_under_a_used_id_is_a_conflict_in_the_words_of_the_sender(client: Client) -> None:
+    await client.request("POST", "/api/chat", asking(message_id="m1"))
     other = await client.request("POST", "/api/chat", asking("Else", message_id="m1"))
     assert (other.status, other.json()["code"]) == (409, "conflict")
+    assert "message with this id" in other.json()["detail"]
+    key = {"Idempotency-Key": "k1"}
+    assert (await client.request("POST", "/api/chat", asking(), headers=key)).status == 200
+    keyed = await client.request("POST", "/api/chat", asking("Else"), headers=key)
+    assert keyed.status == 409
+    assert "Idempotency-Key" in keyed.json()["detail"]
+    for reply in (other, keyed):
+        assert "client_turn_id" not in reply.json()["detail"]
+
+
+async def test_a_repeated_message_starts_the_turn_that_nobody_has_started(client: Client, stages: Stages) -> None:
+    stages.turns.unavailable = True
+    lost = await client.open("POST", "/api/chat", asking(message_id="m1"))
+    assert (await lost.message())["status"] == 200
+    lost.disconnect()
+    await asyncio.wait_for(lost.task, 5)
+    stages.turns.unavailable = False
+    again = await client.request("POST", "/api/chat", asking(message_id="m1"))
+    assert types(again)[-1] == "finish"
+    assert "".join(chunk.get("delta", "") for chunk in chunks(again)) == "Hello there"
+    assert len(stages.turns.runs) == 1
+    assert (await stages.store.get_conversation(ConversationKey.of(ANA, "c1"))).message_count == 2
+
+
+async def test_a_repeated_message_does_not_start_a_turn_that_runs(client: Client, stages: Stages) -> None:
+    gate = asyncio.Event()
+    stages.turns.script = (text("Hello"), gate, answered("Hello"))
+    first = await client.open("POST", "/api/chat", asking(message_id="m1"))
+    await first.text_until("text-delta")
+    again = await client.open("POST", "/api/chat", asking(message_id="m1"))
+    await again.text_until("text-delta")
+    gate.set()
+    for stream in (first, again):
+        await stream.text_until("[DONE]")
+        stream.disconnect()
+    assert len(stages.turns.runs) == 1
 
 
 async def test_the_idempotency_key_header_wins(client: Client, stages: Stages) -> None:
@@ -170,6 +210,52 @@ async def test_what_cannot_run_is_a_problem_before_the_stream(
     assert reply.headers["content-type"] == "application/problem+json"
     assert word in reply.json()["detail"]
     assert stages.turns.runs == []
+    left = await stages.store.list_conversations(ANA)
+    assert left.items == (), "a refused message leaves no empty conversation"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"messages": [{"role": "user", "parts": [{"type": "text", "text": "half \ud800"}]}]},
+        {"messages": [{"role": "user", "id": "\udfff", "parts": [{"type": "text", "text": "Hi"}]}]},
+        {"messages": [{"role": "\ud800", "parts": []}]},
+        {"id": "\ud800"},
+        {"model_id": "\ud800"},
+        {"modelId": "\ud800"},
+        {"tool_id": "\ud800"},
+        {"trigger": "\ud800"},
+        {"messageId": "\ud800"},
+    ],
+)
+async def test_half_a_surrogate_pair_is_invalid_input_and_leaves_nothing(
+    client: Client, stages: Stages, change: dict[str, Any]
+) -> None:
+    reply = await client.request("POST", "/api/chat", asking() | change)
+    assert (reply.status, reply.json()["code"]) == (422, "invalid_input")
+    assert (await stages.store.list_conversations(ANA)).items == ()
+
+
+async def test_what_is_wrong_with_earlier_messages_does_not_matter(client: Client, stages: Stages) -> None:
+    earlier = {"role": "user", "parts": [{"type": "text", "text": "half \ud800"}, {"type": "file"}]}
+    body = asking("whole")
+    body["messages"].insert(0, earlier)
+    assert (await client.request("POST", "/api/chat", body)).status == 200
+    assert (await stages.store.get_turn(stages.turns.runs[0])).query.content == "whole"
+
+
+async def test_a_long_history_with_tool_results_is_taken(client: Client, stages: Stages) -> None:
+    body = asking("And now?")
+    output = {"type": "tool-crm.find_account", "state": "output-available", "output": "x" * 60_000}
+    body["messages"][:0] = [{"role": "assistant", "parts": [output]} for _ in range(50)]
+    assert (await client.request("POST", "/api/chat", body)).status == 200
+    assert (await stages.store.get_turn(stages.turns.runs[0])).query.content == "And now?"
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "", "application/xml", "multipart/form-data; boundary=x"])
+async def test_a_body_that_is_not_sent_as_json_is_refused(client: Client, kind: str) -> None:
+    reply = await client.request("POST", "/api/chat", asking(), headers={"content-type": kind})
+    assert (reply.status, reply.json()["code"]) == (422, "invalid_input")
 
 
 async def test_a_busy_conversation_is_a_conflict(client: Client, stages: Stages) -> None:
@@ -205,11 +291,40 @@ async def test_leaving_the_stream_does_not_stop_the_turn_and_coming_back_replays
     again.disconnect()
 
 
-async def test_a_conversation_that_runs_nothing_has_no_stream(client: Client, stranger: Client) -> None:
+async def test_a_stream_that_is_not_there_is_answered_alike_whatever_the_reason(
+    client: Client, stranger: Client, stages: Stages
+) -> None:
     await client.request("POST", "/api/chat", asking())
-    idle = await client.request("GET", "/api/chat/c1/stream")
+    gate = asyncio.Event()
+    stages.turns.script = (text("Hello"), gate, answered("Hello"))
+    running = await client.open("POST", "/api/chat", asking(conversation_id="c2"))
+    await running.text_until("text-delta")
+    headers = {"x-request-id": "the-same"}
+    idle = await client.request("GET", "/api/chat/c1/stream", headers=headers)
     assert (idle.status, idle.body) == (204, b"")
-    assert (await client.request("GET", "/api/chat/none/stream")).status == 404
+    for someone, conversation_id in ((client, "none"), (stranger, "c2"), (client, "a%20b"), (client, "x" * 65)):
+        other = await someone.request("GET", f"/api/chat/{conversation_id}/stream", headers=headers)
+        assert (other.status, other.headers, other.body) == (idle.status, idle.headers, idle.body)
+    gate.set()
+    await running.text_until("[DONE]")
+    running.disconnect()
+
+
+async def test_a_running_turn_is_resumed_though_its_model_left_the_catalog(
+    client: Client, stages: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = asyncio.Event()
+    stages.turns.script = (text("Hello"), gate, answered("Hello"))
+    first = await client.open("POST", "/api/chat", asking() | {"model_id": "large"})
+    await first.text_until("text-delta")
+    stages.models.listing = type(stages.models.listing)(models=stages.models.listing.models[:1])
+    monkeypatch.setattr(client.app.state.chat.catalog, "_stale_at", 0.0)  # type: ignore[attr-defined]
+    again = await client.open("GET", "/api/chat/c1/stream")
+    assert '"data-model","data":{"id":"large"}' in await again.text_until("text-delta")
+    gate.set()
+    await again.text_until("[DONE]")
+    for stream in (first, again):
+        stream.disconnect()
 
 
 async def test_stop_cancels_the_running_turn(client: Client, stages: Stages) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -17,6 +18,7 @@ from serve_app.domain.identity import Principal
 from serve_app.domain.ids import ConversationKey, TurnKey
 from serve_app.domain.turns import EventPage, Owner, Query, Turn
 from serve_app.errors import Gone, NotFound, StageUnavailable
+from serve_app.ingress import tail as tail_module
 from serve_app.ingress.follower import Follower
 from serve_app.ingress.tail import Shown, TailTiming, TurnTail
 from serve_app.storage.port import Store
@@ -339,6 +341,90 @@ async def test_a_title_that_came_before_the_end_is_not_waited_for() -> None:
     async with asyncio.timeout(5):
         shown = await collect(make_tail(log, Owners(), first=records[:1], live=live, title_wait_s=600, timing=PATIENT))
     assert shown.count(Title(title="Early")) == 1
+
+
+class SilentFollower:
+    """A live tail on which nothing comes, and a clock that only waiting moves on."""
+
+    now = 0.0
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    async def take(self, timeout_s: float) -> list[TailItem]:
+        type(self).now += timeout_s
+        return []
+
+    async def aclose(self) -> None:
+        pass
+
+
+@pytest.fixture
+def silence(monkeypatch: pytest.MonkeyPatch) -> type[SilentFollower]:
+    clock = SimpleNamespace(monotonic=lambda: SilentFollower.now, time=time.time)
+    monkeypatch.setattr(SilentFollower, "now", 0.0)
+    monkeypatch.setattr(tail_module, "time", clock)
+    monkeypatch.setattr(tail_module, "Follower", SilentFollower)
+    return SilentFollower
+
+
+class WatchedLog(Log):
+    """Notes when it is looked at, and ends the turn at the last of ``looks``."""
+
+    def __init__(self, looks: int, owner: Owner | None = FIRST) -> None:
+        super().__init__(log_of(3), 1, owner)
+        self.looks = looks
+        self.looked_at: list[float] = []
+
+    async def read_events(self, key: TurnKey, *, after_seq: int = 0, limit: int = 1000) -> EventPage:
+        self.looked_at.append(SilentFollower.now)
+        if len(self.looked_at) == self.looks:
+            self.written = 3
+        return await super().read_events(key, after_seq=after_seq, limit=limit)
+
+
+async def test_a_silent_owner_is_checked_on_less_and_less_often(silence: type[SilentFollower]) -> None:
+    log = WatchedLog(6)
+    tail = make_tail(log, Owners(), first=log.records[:1], live=QueueTail(), timing=TailTiming())
+    assert seqs(await collect(tail)) == [1, 2, 3]
+    assert log.looked_at == [2, 6, 14, 24, 34, 44]
+
+
+async def test_an_owner_that_was_asked_to_show_its_turn_is_checked_on_more_often(
+    silence: type[SilentFollower],
+) -> None:
+    log = WatchedLog(6)
+    tail = make_tail(log, Owners(QueueTail()), timing=TailTiming())
+    assert seqs(await collect(tail)) == [1, 2, 3]
+    assert log.looked_at == [0, 2, 6, 10, 14, 18]
+
+
+async def test_a_turn_without_an_owner_is_looked_at_often(silence: type[SilentFollower]) -> None:
+    log = WatchedLog(4, owner=None)
+    tail = make_tail(log, Owners(), first=log.records[:1], live=QueueTail(), timing=TailTiming())
+    assert seqs(await collect(tail)) == [1, 2, 3]
+    assert log.looked_at == [2, 4, 6, 8]
+
+
+async def test_heartbeats_keep_their_time_between_looks(silence: type[SilentFollower]) -> None:
+    log = WatchedLog(6)
+    tail = make_tail(log, Owners(), first=log.records[:1], live=QueueTail(), timing=TailTiming(), heartbeat_s=3)
+    beats = [SilentFollower.now async for batch in tail if not batch]
+    assert beats == [3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 33, 36, 39, 42]
+    assert log.looked_at == [2, 6, 14, 24, 34, 44]
+
+
+async def test_what_is_heard_makes_the_tail_attentive_again() -> None:
+    records = log_of(4)
+    live = QueueTail()
+    tail = make_tail(Log(records, 1), Owners(), first=records[:1], live=live, timing=PATIENT)
+    stream = aiter(tail)
+    assert seqs(await anext(stream)) == [1]
+    tail._quiet_s = 10.0
+    live.send(records[1])
+    assert seqs(await anext(stream)) == [2]
+    assert tail._quiet_s == PATIENT.quiet_s
+    await tail.aclose()
 
 
 async def test_silence_yields_heartbeats() -> None:

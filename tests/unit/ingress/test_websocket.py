@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import pytest
@@ -12,13 +13,21 @@ from fastapi import FastAPI
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import ConversationKey, TurnKey
 from serve_app.errors import StageUnavailable
+from serve_app.ingress import title_watch, websocket, ws_session
 from serve_app.ingress.app import create_app
-from serve_app.settings import LimitSettings, Settings
+from serve_app.settings import ConversationSettings, LimitSettings, Settings, TurnSettings
 from serve_app.turns.port import Title
-from tests.unit.ingress.asgi import Client
+from tests.unit.ingress.asgi import Client, http_scope
 from tests.unit.ingress.stages import Stages, answered, cancelled, failed, text, tool_finished, tool_started
 
 ANA = Principal(tenant_id="default", user_id="ana", roles=("sales",))
+
+
+async def until(met: Callable[[], bool]) -> None:
+    """Lets everything else run until the condition is met."""
+    async with asyncio.timeout(10):
+        while not met():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0)
 
 
 async def test_a_connection_is_acknowledged_before_anything_else(client: Client) -> None:
@@ -194,6 +203,9 @@ async def test_a_query_before_session_update_is_an_error_and_the_socket_stays_op
         '{"type":"resume"}',
         '{"type":"cancel","turn_id":"' + "x" * 129 + '"}',
         '{"type":"query","content":"\\ud800"}',
+        '{"type":"session.update","role":"\\ud800"}',
+        '{"type":"query","content":"hi","tool_id":"\\udfff"}',
+        '{"type":"cancel","turn_id":"\\ud83d"}',
     ],
 )
 async def test_what_cannot_be_read_is_an_error_and_the_socket_stays_open(client: Client, sent: str) -> None:
@@ -384,6 +396,50 @@ async def test_the_title_comes_as_a_frame_of_the_session(client: Client, stages:
         assert await socket.frame() == {"type": "title", "session_id": "s1", "title": "Greetings"}
 
 
+async def test_a_title_that_comes_after_the_turn_has_closed_is_told_once_it_is_stored(
+    client: Client, stages: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(title_watch, "WAITS_S", [n / 50 for n in range(500)])
+    key = ConversationKey.of(ANA, "s1")
+    async with client.socket() as socket:
+        await socket.accepted()
+        await socket.open_session("s1")
+        socket.send(type="query", content="Hi")
+        await socket.frames_until("chat_response")
+        socket.send(type="ping")
+        assert await socket.frame() == {"type": "pong"}, "nothing waits for the title"
+        await stages.store.update_conversation(key, title="Late")
+        assert await socket.frame() == {"type": "title", "session_id": "s1", "title": "Late"}
+
+
+@pytest.mark.parametrize("titled", ["before", "beside", "never wanted"])
+async def test_a_title_is_looked_for_only_where_one_is_missing(
+    stages: Stages, monkeypatch: pytest.MonkeyPatch, titled: str
+) -> None:
+    expected: list[ConversationKey] = []
+    monkeypatch.setattr(title_watch.TitleWatch, "expect", lambda _, key: expected.append(key))
+    settings = Settings(
+        store="memory",
+        turn=TurnSettings(title_wait_s=0.05),
+        conversation=ConversationSettings(titles=titled != "never wanted"),
+    )
+    client = Client(create_app(stages.services(settings)), {"x-dev-user": "ana"})
+    if titled == "before":
+        await stages.store.ensure_conversation(ConversationKey.of(ANA, "s1"))
+        await stages.store.update_conversation(ConversationKey.of(ANA, "s1"), title="Old")
+    elif titled == "beside":
+        stages.turns.script = (text("Hello"), Title(title="Greetings"), answered("Hello"))
+    async with client.socket() as socket:
+        await socket.accepted()
+        await socket.open_session("s1")
+        socket.send(type="query", content="Hi")
+        await socket.frames_until("chat_response")
+        await until(lambda: all(tail.closed for tails in stages.turns.tails.values() for tail in tails))
+        socket.send(type="ping")
+        assert await socket.frame() == {"type": "pong"}
+    assert expected == []
+
+
 async def test_a_failed_turn_is_told_by_its_own_event(client: Client, stages: Stages) -> None:
     stages.turns.script = (failed(),)
     async with client.socket() as socket:
@@ -504,6 +560,71 @@ async def test_draining_tells_clients_to_reconnect_and_closes_with_1012(app: Fas
         assert late.close_code == 1012
 
 
+async def test_draining_twice_says_goodbye_once(app: FastAPI, client: Client) -> None:
+    async with client.socket() as socket:
+        await socket.accepted()
+        await asyncio.gather(app.state.drain(), app.state.drain())
+        await app.state.drain()
+        assert (await socket.frame())["type"] == "reconnect"
+        await socket.message()
+        assert socket.close_code == 1012
+        assert socket.exchange.outbox.empty()
+
+
+async def test_a_query_after_the_goodbye_makes_no_turn(app: FastAPI, client: Client, stages: Stages) -> None:
+    async with client.socket() as socket:
+        await socket.accepted()
+        await socket.open_session("s1")
+        await app.state.drain()
+        socket.send(type="query", content="Hi")
+        assert (await socket.frame())["type"] == "reconnect"
+        await socket.message()
+    assert stages.turns.runs == []
+    assert socket.exchange.outbox.empty()
+
+
+async def test_a_client_that_takes_nothing_does_not_hold_up_draining(
+    app: FastAPI, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 0 < websocket.DRAIN_SEND_S < 5
+    monkeypatch.setattr(websocket, "DRAIN_SEND_S", 0.02)
+    inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    stalled = asyncio.Event()
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if "pong" in message.get("text", ""):
+            stalled.set()
+            await asyncio.Event().wait()
+
+    inbox.put_nowait({"type": "websocket.connect"})
+    inbox.put_nowait({"type": "websocket.receive", "text": '{"type":"ping"}'})
+    scope = http_scope("GET", "/ws/chat", {}) | {"type": "websocket", "scheme": "ws", "subprotocols": []}
+    serving = asyncio.ensure_future(client.app(scope, inbox.get, send))
+    async with asyncio.timeout(5):
+        await stalled.wait()
+        async with client.socket() as other:
+            await other.accepted()
+            await app.state.drain()
+            assert (await other.frame())["type"] == "reconnect"
+        await serving  # it is let go of, so that the server can close the connection
+
+
+async def test_a_cancelled_server_cancels_its_sockets(app: FastAPI) -> None:
+    inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    accepted = asyncio.Event()
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        accepted.set()
+
+    inbox.put_nowait({"type": "websocket.connect"})
+    scope = http_scope("GET", "/ws/chat", {}) | {"type": "websocket", "scheme": "ws", "subprotocols": []}
+    serving = asyncio.ensure_future(app(scope, inbox.get, send))
+    await asyncio.wait_for(accepted.wait(), 5)
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+
+
 async def test_identity_comes_from_query_parameters_as_well(app: FastAPI) -> None:
     async with Client(app).socket(query={"X-Dev-User": "eve", "x-dev-roles": "HR"}) as socket:
         await socket.accepted()
@@ -548,3 +669,28 @@ async def test_several_turns_are_shown_on_one_socket(client: Client, stages: Sta
         ends = [await socket.frame() for _ in turn_ids]
     assert {end["turn_id"] for end in ends} == set(turn_ids)
     assert {end["type"] for end in ends} == {"chat_response"}
+
+
+async def test_a_query_there_is_no_room_to_show_is_refused_before_it_becomes_a_turn(
+    client: Client, stages: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ws_session, "MAX_TAILS", 1)
+    gate = asyncio.Event()
+    stages.turns.script = (text("a"), gate, answered("a"))
+    async with client.socket() as socket:
+        await socket.accepted()
+        await socket.open_session("s1")
+        socket.send(type="query", content="Hi")
+        turn_id = (await socket.frames_until("text.delta"))[0]["turn_id"]
+        await socket.open_session("s2")
+        socket.send(type="query", content="Hi")
+        refused = await socket.frame()
+        assert (refused["type"], refused["code"], refused["retryable"]) == ("error", "quota_exceeded", True)
+        assert (await stages.store.get_conversation(ConversationKey.of(ANA, "s2"))).message_count == 0
+        socket.send(type="resume", turn_id=turn_id, after_seq=1)
+        assert (await socket.frame())["seq"] == 2, "a turn that is shown already needs no further room"
+        gate.set()
+        assert (await socket.frame())["type"] == "chat_response"
+        await until(lambda: all(tail.closed for tails in stages.turns.tails.values() for tail in tails))
+        socket.send(type="query", content="Hi")
+        assert (await socket.frames_until("chat_response"))[0]["turn_id"].startswith("s2.")

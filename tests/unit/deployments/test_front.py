@@ -1,0 +1,58 @@
+"""What stands before Serve: headers that would let a client steer it do not get through, and one request id goes back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from deployments.environment import ray_environment
+from deployments.front import Front, middlewares
+from serve_app.ingress.edge import STRIPPED_HEADERS
+
+
+async def passed(kind: str, headers: list[tuple[bytes, bytes]], answer: list[tuple[bytes, bytes]]) -> tuple[Any, Any]:
+    """The headers the application sees, and the ones the client gets."""
+    seen: list[tuple[bytes, bytes]] = []
+    sent: list[Message] = []
+
+    async def application(scope: Scope, _: Receive, send: Send) -> None:
+        seen.extend(scope["headers"])
+        await send({"type": "http.response.start", "status": 200, "headers": answer})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await Front(application)({"type": kind, "headers": headers}, receive, send)
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    return seen, sent[0]["headers"]
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_headers_that_steer_serve_do_not_get_through(kind: str) -> None:
+    steering = [(name.upper() if index else name, b"1") for index, name in enumerate(sorted(STRIPPED_HEADERS))]
+    assert steering
+    seen, _ = await passed(kind, [*steering, (b"accept", b"*/*")], [])
+    assert seen == [(b"accept", b"*/*")]
+
+
+async def test_a_request_id_that_is_none_is_dropped_and_a_good_one_kept() -> None:
+    assert (await passed("http", [(b"x-request-id", b"bad id\r\n")], []))[0] == []
+    good = [(b"x-request-id", b"req-0123456789abcdef")]
+    assert (await passed("http", good, []))[0] == good
+
+
+async def test_a_response_has_one_request_id() -> None:
+    _, got = await passed("http", [], [(b"X-Request-Id", b"a"), (b"etag", b"e"), (b"x-request-id", b"b")])
+    assert got == [(b"X-Request-Id", b"a"), (b"etag", b"e")]
+
+
+def test_serve_is_told_to_install_it(tmp_path: Any) -> None:
+    (middleware,) = middlewares()
+    assert middleware.cls is Front
+    assert "deployments.front" in ray_environment(tmp_path)["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
