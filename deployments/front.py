@@ -27,6 +27,9 @@ class Front:
             await self._app(scope, receive, send)
             return
         scope["headers"] = [(name, value) for name, value in scope["headers"] if _passes(name.lower(), value)]
+        if scope["type"] == "websocket":  # nothing may stand in the way of each frame
+            await self._app(scope, receive, send)
+            return
 
         async def send_once(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -176,8 +176,8 @@ class LogSettings(_Group):
     format: Literal["console", "json"] = "json"
     """One JSON object a line, or lines for people."""
     dir: Path | None = None
-    """Folder for one file per stage. Unset: ``logs`` below the data folder in development; in production the process's
-    standard error, which Ray keeps in its session folder and clusters collect."""
+    """Folder for one file per stage. Unset: ``logs`` below the data folder on one machine in development; else the
+    process's standard error, which Ray keeps in its session folder and clusters collect."""
     file_bytes: PositiveInt = 10_485_760
     """A log file's size before it is rotated; three old ones are kept."""
 
@@ -286,7 +286,8 @@ class Settings(BaseSettings):
         """Where log files go, or None for standard error."""
         if self.log.dir is not None:
             return self.path(self.log.dir)
-        return self.path(self.data_dir) / "logs" if self.mode == "development" and self.store == "local" else None
+        one_machine = self.mode == "development" and self.store == "local" and self.replica_host != "::"
+        return self.path(self.data_dir) / "logs" if one_machine else None
 
     def path(self, path: Path) -> Path:
         """An absolute path: relative ones count from the working folder, or from the project where that has none."""

@@ -175,7 +175,7 @@ async def test_the_api_page_loads_nothing_from_elsewhere(api: Api) -> None:
         ("POST", "/api/chat", b'{"id": "../etc", "messages": [{"role": "user", "parts": []}]}', 422),
         ("PATCH", "/api/conversations/x", b'{"tenant_id": "other"}', 422),
         ("PATCH", "/api/conversations/x", b'{"title": ""}', 422),
-        ("POST", "/api/chat", b'{"messages": ["' + b"x" * 1_100_000 + b'"]}', 413),
+        ("PATCH", "/api/conversations/x", b'{"title": "' + b"x" * 1_100_000 + b'"}', 413),
     ],
 )
 async def test_failures_are_problems_with_a_code(

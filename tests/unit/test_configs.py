@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from deployments.environment import ray_environment
 from deployments.options import STAGES, load_serve_config, stage_options
@@ -82,6 +85,26 @@ def test_models_tools_and_the_example_script_can_be_loaded() -> None:
     assert load_script(CONFIGS / "provider_script.example.yaml").rules
 
 
+# -- README ----------------------------------------------------------------------------------------------------------
+
+
+def variables(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
+    """Every setting as the environment names it, and its default as the README shows it."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from variables(field.annotation, f"{prefix}{name.upper()}__")
+            continue
+        default = field.default
+        shown = f"{default:g}" if isinstance(default, float) and default < 1e6 else str(default)
+        shown = shown.lower() if isinstance(default, bool) else shown
+        yield prefix + name.upper(), "–" if default in (None, ()) else f"`{shown}`"
+
+
+def test_the_readme_lists_every_setting_with_its_default() -> None:
+    table = dict(re.findall(r"^\| `(PARLEY_\w+)` \| (\S+) \|", (PROJECT_ROOT / "README.md").read_text(), re.MULTILINE))
+    assert table == dict(variables(Settings, "PARLEY_"))
+
+
 # -- KubeRay ---------------------------------------------------------------------------------------------------------
 
 
@@ -91,6 +114,7 @@ def test_the_manifests_are_of_the_kinds_they_say() -> None:
         "rayservice.yaml": ("ray.io/v1", "RayService"),
         "environment.yaml": ("v1", "ConfigMap"),
         "network-policy.yaml": ("networking.k8s.io/v1", "NetworkPolicy"),
+        "storage.yaml": ("v1", "PersistentVolumeClaim"),
     }
     assert all(document(name)["metadata"]["name"] for name in kinds)
 

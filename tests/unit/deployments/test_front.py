@@ -53,6 +53,6 @@ async def test_a_response_has_one_request_id() -> None:
 
 
 def test_serve_is_told_to_install_it(tmp_path: Any) -> None:
-    (middleware,) = middlewares()
-    assert middleware.cls is Front
+    installed: list[Any] = [middleware.cls for middleware in middlewares()]
+    assert installed == [Front]
     assert "deployments.front" in ray_environment(tmp_path)["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
