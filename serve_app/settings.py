@@ -53,6 +53,8 @@ class AuthSettings(_Group):
 class ConversationSettings(_Group):
     prompt: str = "assistant"
     """Name of the prompt (a folder below ``prompts_dir``) for new conversations."""
+    role_prompts: dict[str, str] = {}
+    """Prompts for users of a role, as JSON: ``{"sales": "sales-coach"}``. The first of a user's roles that is named wins."""
     history_messages: Annotated[int, Field(ge=0, le=200)] = 16
     """Newest messages that go into the prompt, tokens permitting."""
     titles: bool = True

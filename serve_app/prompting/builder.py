@@ -40,6 +40,7 @@ class LocalPromptBuilder:
         counter: TokenCounter,
         *,
         default_prompt: str = "assistant",
+        role_prompts: Mapping[str, str] | None = None,
         history_messages: int = 16,
         clock: Callable[[], datetime] = _utc_now,
         server_descriptions: Mapping[str, str] | None = None,
@@ -47,6 +48,7 @@ class LocalPromptBuilder:
         self._library = library
         self._counter = counter
         self._default_prompt = default_prompt
+        self._role_prompts = dict(role_prompts or {})
         self._history_messages = history_messages
         self._clock = clock
         self._server_descriptions = dict(server_descriptions or {})
@@ -119,6 +121,9 @@ class LocalPromptBuilder:
             except NotFound:
                 # The conversation outlives its prompt: removed, or no longer this user's to use.
                 pass
+        for role in roles:
+            if role in self._role_prompts:
+                return self._library.find(self._role_prompts[role], roles)
         return self._library.find(self._default_prompt, roles)
 
     def _today(self) -> date:

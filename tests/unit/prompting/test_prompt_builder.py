@@ -249,3 +249,18 @@ def test_connect_refuses_to_start_without_the_prompts_it_needs(tmp_path: Path, w
     connect(Settings(prompts_dir=tmp_path, conversation=ConversationSettings(prompt="mine", titles=False)))
     with pytest.raises(ConfigError, match="'assistant' is needed"):
         connect(Settings(prompts_dir=tmp_path, conversation=ConversationSettings(titles=False)))
+
+
+async def test_a_role_with_a_prompt_of_its_own_gets_it_and_everybody_else_the_default(
+    write_prompt: WritePrompt, words: WordCounter, tmp_path: Path
+) -> None:
+    write_prompt("assistant", "I assist.")
+    write_prompt("coach", "I coach.", front="roles: [sales]")
+    builder = LocalPromptBuilder(PromptLibrary(tmp_path), words, role_prompts={"sales": "coach"})
+    seller = Principal(tenant_id="acme", user_id="ann", roles=("management", "sales"))
+    other = Principal(tenant_id="acme", user_id="bob", roles=("hr",))
+    sold = await builder.build(PromptRequest(principal=seller, query="Hello"))
+    asked = await builder.build(PromptRequest(principal=other, query="Hello"))
+    assert (sold.messages[0].content, asked.messages[0].content) == ("I coach.", "I assist.")
+    changed = await builder.build(PromptRequest(principal=other, query="Hello", kept=sold.session_prompt))
+    assert changed.session_prompt.name == "assistant"
