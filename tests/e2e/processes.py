@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import random
+import shutil
 import socket
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import psutil
@@ -58,13 +60,17 @@ class Run:
         self.mark = mark
         """Value of ``RUN_VARIABLE`` in the environment of the first process."""
         self._known: set[psutil.Process] = set()
+        self._folders: set[Path] = set()
 
     def processes(self) -> list[psutil.Process]:
         """Those alive. Call it before ending a run, so that nothing that is orphaned by its end is lost from sight."""
         for process in psutil.process_iter():
             try:
-                if process.environ().get(RUN_VARIABLE) == self.mark:
+                environment = process.environ()
+                if environment.get(RUN_VARIABLE) == self.mark:
                     self._known |= {process, *process.children(recursive=True)}
+                    if socket_path := environment.get("RAY_SERVE_HAPROXY_SOCKET_PATH"):
+                        self._folders.add(Path(socket_path).parents[1])
             except psutil.Error:
                 continue
         return [process for process in self._known if _alive(process)]
@@ -97,10 +103,12 @@ class Run:
         return found
 
     def kill(self) -> None:
-        """Ends what is there."""
+        """Ends what is there, and removes the run's private folders, which what is killed cannot."""
         for process in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def program(process: psutil.Process) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -104,7 +106,8 @@ def test_a_signal_during_the_start_ends_everything_at_once(tmp_path: Path, numbe
         while not any("raylet" in process.name() for process in server.run.processes()):
             assert running.process.poll() is None, running.output
             assert time.monotonic() < until
-            psutil.wait_procs([psutil.Process(running.process.pid)], timeout=0.1)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running.process.wait(0.1)
         server.send_signal(number)
         assert server.wait() == 130, server.output
     finally:
@@ -153,13 +156,13 @@ def test_a_data_folder_that_is_a_file_or_cannot_be_made_is_named(tmp_path: Path)
     ("variable", "value", "named"),
     [
         ("PARLEY_TURN__MAX_STEPS", "many", "PARLEY_TURN__MAX_STEPS"),
-        ("PARLEY_TURN__RENEW_S", "900", "turn.renew_s"),
+        ("PARLEY_TURN__RENEW_S", "900", "PARLEY_TURN__RENEW_S"),
         ("PARLEY_PROT", "8000", "PARLEY_PROT"),
         ("PARLEY_STORE", "oracle", "PARLEY_STORE"),
         ("PARLEY_MODELS", "/no/such/models.yaml", "/no/such/models.yaml"),
         ("PARLEY_MCP_SERVERS", "/no/such/servers.json", "/no/such/servers.json"),
         ("PARLEY_COMPANIONS__SCRIPT", "/no/such/script.yaml", "PARLEY_COMPANIONS__SCRIPT"),
-        ("PARLEY_MODE", "production", "auth.mode"),
+        ("PARLEY_MODE", "production", "PARLEY_AUTH__MODE"),
     ],
 )
 def test_a_bad_setting_is_named(tmp_path: Path, variable: str, value: str, named: str) -> None:
