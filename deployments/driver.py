@@ -12,6 +12,7 @@ import ctypes
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -25,6 +26,8 @@ from serve_app.errors import ConfigError
 PR_SET_PDEATHSIG = 1
 STOP_TIMEOUT_S = 7.0
 DRAIN_TIMEOUT_S = 2.0
+_EXCEPTION = re.compile(r"(?:(?:\w+\.)+[A-Z]\w*|[A-Z]\w*(?:Error|Exception)): (?!Traceback )(.+)")
+"""The line of a traceback that names what was raised: a class with its module, or one of Python's own."""
 POLL_S = 0.25
 """Asking ten times a second would cost more than a stage's start."""
 
@@ -163,9 +166,8 @@ def _reason(message: str) -> str:
     """The sentence of the exception at the end of a Serve message with a traceback in it."""
     lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
     for line in reversed(lines):
-        name, colon, sentence = line.partition(": ")
-        if colon and name.replace(".", "").replace("_", "").isalnum() and "Error" in name:
-            return sentence
+        if found := _EXCEPTION.match(line):
+            return found[1]
     return lines[-1] if lines else "no reason was given"
 
 

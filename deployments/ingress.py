@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
 from ray import serve
 from starlette.types import ASGIApp
 
 from deployments.handles import Handle, RemoteModels, RemotePrompts, RemoteTools, RemoteTurns, call, remote_store
 from deployments.shell import Shell
+from serve_app.errors import DeadlineExceeded, StageUnavailable
 from serve_app.identity.development import DevelopmentAuthenticator
 from serve_app.ingress.app import create_app
 from serve_app.ingress.services import IngressServices
+
+PEERS_START_S = 120.0
+"""How long the other stages may take to start before this one gives up."""
+PEERS_POLL_S = 0.5
 
 
 @serve.deployment(name="Ingress")
@@ -26,7 +35,7 @@ class IngressDeployment(Shell):
         companions: Handle | None = None,
     ) -> None:
         if companions is not None:
-            await call(companions, "companions", "ready")
+            await _patiently(lambda: call(companions, "companions", "ready"))
         self._channel = await self.open_channel()
         services = IngressServices(
             settings=self.settings,
@@ -51,6 +60,19 @@ class IngressDeployment(Shell):
 
 async def _start_in_order(services: IngressServices) -> None:
     """Store, then models and prompts, then tools. What is critical and fails stops the start with its reason."""
-    await services.store.check()
-    await services.models.catalog()
-    await services.tools.servers()
+    await _patiently(services.store.check)
+    await _patiently(services.models.catalog)
+    await _patiently(services.tools.servers)
+
+
+async def _patiently(ask: Callable[[], Awaitable[object]]) -> None:
+    """Asks a stage until it answers: all stages start at once, and on a busy machine one may take much longer than others."""
+    give_up = time.monotonic() + PEERS_START_S
+    while True:
+        try:
+            await ask()
+            return
+        except (StageUnavailable, DeadlineExceeded):
+            if time.monotonic() >= give_up:
+                raise
+            await asyncio.sleep(PEERS_POLL_S)

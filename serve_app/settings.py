@@ -38,6 +38,8 @@ from serve_app.errors import ConfigError
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 """Where ``configs`` and ``prompts`` are when their settings are relative and the working folder has none."""
 
+SHIPPED = {("configs",), ("prompts",), ("serve_config.yaml",)}
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -292,11 +294,12 @@ class Settings(BaseSettings):
         return self.path(self.data_dir) / "logs" if one_machine else None
 
     def path(self, path: Path) -> Path:
-        """An absolute path: relative ones count from the working folder, or from the project where that has none."""
-        if path.is_absolute():
-            return path
+        """An absolute path. Relative ones count from the working folder; what ships with the project (configuration,
+        prompts) is taken from there where the working folder has none.
+        """
         here = Path.cwd() / path
-        return here if here.exists() or not (PROJECT_ROOT / path).exists() else PROJECT_ROOT / path
+        shipped = not path.is_absolute() and path.parts[:1] in SHIPPED
+        return PROJECT_ROOT / path if shipped and not here.exists() and (PROJECT_ROOT / path).exists() else here
 
 
 class Secrets(BaseModel):

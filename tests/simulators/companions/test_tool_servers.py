@@ -130,7 +130,8 @@ async def test_the_shipped_configuration_names_these_servers_and_tools(companion
     servers = json.loads(CONFIG.read_text())["mcpServers"]
     assert sorted(servers) == ["crm", "hr"]
     for name, server in servers.items():
-        url = re.sub(r"\$\{PARLEY_COMPANIONS_PORT:-\d+\}", str(companions.port), server["url"])
+        url = re.sub(r"\$\{PARLEY_COMPANIONS__PORT:-\d+\}", str(companions.port), server["url"])
+        url = re.sub(r"\$\{PARLEY_COMPANIONS__HOST:-([\d.]+)\}", r"\1", url)
         async with Client(url) as client:
             tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         assert set(server["idempotent_tools"]) <= tools.keys(), name

@@ -33,6 +33,8 @@ RuntimeError: Traceback (most recent call last):
 serve_app.errors.ConfigError: The data folder /srv/data is used by another program; end it or set PARLEY_DATA_DIR.
 """
 
+_NO_DATA = "No data folder /srv/data is used by another program; end it or set PARLEY_DATA_DIR."
+
 
 @pytest.mark.parametrize(
     ("message", "reason"),
@@ -41,6 +43,7 @@ serve_app.errors.ConfigError: The data folder /srv/data is used by another progr
             FAILED_REPLICA,
             "The data folder /srv/data is used by another program; end it or set PARLEY_DATA_DIR.",
         ),
+        (FAILED_REPLICA.replace("ConfigError", "DeadlineExceeded").replace("The data", "No data"), _NO_DATA),
         ("ValueError: no such thing: x", "no such thing: x"),
         ("Replica died.\n  File x, line 1\nray.exceptions.RayTaskError(OSError): odd\nlast words\n", "last words"),
         ("Deploying.\nThe replica was killed.", "The replica was killed."),
