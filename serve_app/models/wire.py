@@ -110,7 +110,7 @@ def tool_names(request: ModelRequest) -> ToolNames:
     """The mapping for one request: the tools it offers first, then the ones its history mentions."""
     offered = [tool.name for tool in request.tools]
     mentioned = [call.name for message in request.messages for call in message.tool_calls]
-    return ToolNames(offered + mentioned)
+    return ToolNames(offered, mentioned)
 
 
 def request_body(

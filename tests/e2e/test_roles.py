@@ -70,3 +70,14 @@ async def test_a_session_may_narrow_its_roles_but_not_widen_them(graph: ParleySe
         assert [result["ok"] for result in turn.results] == [False]
         widened = await chat.start_session(both["session_id"], role="admin")
         assert (widened["roles"], widened["tools"]) == ([], []), "a role that was not granted is none"
+
+
+async def test_a_tool_that_was_asked_for_before_it_was_offered_can_be_called_once_it_is(graph: ParleyServer) -> None:
+    async with Api.as_new_user(graph.url, "hr") as api, api.socket() as chat:
+        session = await chat.start_session()
+        refused = await chat.ask("Please", model_id="wants-crm")
+        assert [result["ok"] for result in refused.results] == [False]
+    async with Api.as_user(graph.url, api.user, "sales") as promoted, promoted.socket() as chat:
+        await chat.start_session(session["session_id"])
+        turn = await chat.ask("Please", model_id="wants-crm")
+        assert [result["ok"] for result in turn.results] == [True]

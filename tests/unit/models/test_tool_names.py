@@ -42,3 +42,12 @@ def test_any_names_map_to_allowed_ones_and_back(full_names: list[str]) -> None:
     for full in full_names:
         assert _ALLOWED.fullmatch(names.wire(full))
         assert names.full(names.wire(full)) == full
+
+
+def test_a_name_in_the_history_never_renames_a_tool_that_is_offered() -> None:
+    names = ToolNames(["crm.find_account"], mentioned=["crm__find_account", "gone.tool", "x" * 80])
+    assert names.wire("crm.find_account") == "crm__find_account"
+    assert names.full("crm__find_account") == "crm.find_account"
+    assert names.wire("crm__find_account") == "crm__find_account"
+    assert names.wire("gone.tool") == "gone__tool"
+    assert _ALLOWED.fullmatch(names.wire("x" * 80))
