@@ -20,7 +20,8 @@ run: setup  ## start everything on http://127.0.0.1:8000
 	@exec $(BIN)/parley serve
 
 test: setup-test peers  ## run the whole suite
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest tests/unit tests/contract tests/simulators --cov --cov-report=term
+	$(BIN)/python -m pytest tests/integration tests/e2e
 
 lint: setup-test  ## format, lint, import direction, types
 	$(BIN)/ruff format --check .
