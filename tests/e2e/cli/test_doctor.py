@@ -78,7 +78,7 @@ def test_the_table_marks_findings_and_says_what_to_do(run: Run, monkeypatch: pyt
     [
         ("PARLEY_TURN__MAX_STEPS", "0", "settings", "Setting PARLEY_TURN__MAX_STEPS cannot be used"),
         ("PARLEY_HOTS", "x", "settings", "Setting PARLEY_HOTS does not exist"),
-        ("PARLEY_MODE", "production", "settings", "auth.mode"),
+        ("PARLEY_MODE", "production", "settings", "PARLEY_AUTH__MODE"),
         ("PARLEY_MODELS", "/nowhere", "models file", "set PARLEY_MODELS"),
         ("PARLEY_MCP_SERVERS", "/nowhere", "tools file", "set PARLEY_MCP_SERVERS"),
         ("PARLEY_PROMPTS_DIR", "/nowhere", "prompts", "PARLEY_PROMPTS_DIR"),
