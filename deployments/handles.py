@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import msgspec
 import structlog
@@ -19,15 +19,14 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException, RequestCancelledError
 from ray.serve.handle import DeploymentHandle
 
+from deployments.append_frames import decode_batch, encode_batch
 from serve_app.channel.port import Address, Channel
-from serve_app.domain.conversation import SessionPrompt
-from serve_app.domain.events import EventRecord
 from serve_app.domain.generation import Generation, ModelCatalog, ModelRequest
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import TurnKey
 from serve_app.domain.prompts import Prompt, PromptRequest
 from serve_app.domain.tools import ToolCall, ToolResult, ToolServerState, ToolSet
-from serve_app.domain.turns import AppendReply, AppendTurn, FinishTurn, Owner, StepRecord
+from serve_app.domain.turns import AppendReply, AppendTurn, Owner
 from serve_app.errors import (
     DeadlineExceeded,
     Internal,
@@ -47,7 +46,6 @@ CALL_TIMEOUT_S = 10.0
 GRACE_S = 1.0
 """How long frames may still be under way on the channel after the call they belong to has returned."""
 
-T = TypeVar("T")
 Handle = DeploymentHandle[Any]
 
 log = logger("handles")
@@ -136,66 +134,6 @@ class _StoreCalls:
 APPEND = "store.append"
 _PACK = msgspec.msgpack.Encoder()
 _REPLIES: msgspec.msgpack.Decoder[list[AppendReply]] = msgspec.msgpack.Decoder(list[AppendReply])
-
-
-class _Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What only some appends have."""
-
-    step: StepRecord | None = None
-    session_prompt: SessionPrompt | None = None
-    finish: FinishTurn | None = None
-
-
-class _Share(Struct, frozen=True, kw_only=True, array_like=True):
-    """An append on the wire. ``outcome`` is JSON, as events' bodies are: tools may use integers msgpack has no room for."""
-
-    key: TurnKey
-    epoch: int
-    lease_s: float
-    records: tuple[EventRecord, ...]
-    outcome: bytes
-
-
-_SHARES: msgspec.msgpack.Decoder[list[_Share]] = msgspec.msgpack.Decoder(list[_Share])
-_OUTCOME: msgspec.json.Decoder[_Outcome] = msgspec.json.Decoder(_Outcome)
-_NOTHING = msgspec.json.encode(_Outcome())
-
-
-def encode_batch(batch: Sequence[AppendTurn]) -> bytes:
-    """Appends as the channel carries them."""
-    return _PACK.encode(
-        [
-            _Share(
-                key=append.key,
-                epoch=append.epoch,
-                lease_s=append.lease_s,
-                records=append.records,
-                outcome=msgspec.json.encode(
-                    _Outcome(step=append.step, session_prompt=append.session_prompt, finish=append.finish)
-                ),
-            )
-            for append in batch
-        ]
-    )
-
-
-def decode_batch(payload: bytes) -> list[AppendTurn]:
-    """The reverse. Raises msgspec.DecodeError."""
-    batch = []
-    for share in _SHARES.decode(payload):
-        outcome = _OUTCOME.decode(share.outcome) if share.outcome != _NOTHING else _Outcome()
-        batch.append(
-            AppendTurn(
-                key=share.key,
-                epoch=share.epoch,
-                lease_s=share.lease_s,
-                records=share.records,
-                step=outcome.step,
-                session_prompt=outcome.session_prompt,
-                finish=outcome.finish,
-            )
-        )
-    return batch
 
 
 def remote_store(handle: Handle, channel: Channel | None = None) -> Store:

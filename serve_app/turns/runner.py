@@ -28,7 +28,7 @@ from serve_app.domain.turns import FinishTurn, StepRecord, Turn, TurnClaim, Turn
 from serve_app.errors import DeadlineExceeded, Internal, LeaseLost, ParleyError, StageUnavailable, UpstreamFailed
 from serve_app.models.port import ModelGateway
 from serve_app.prompting.port import PromptBuilder
-from serve_app.settings import ConversationSettings, TurnSettings
+from serve_app.settings import TurnSettings
 from serve_app.telemetry import Metrics, logger
 from serve_app.tools.port import ToolExecutor
 from serve_app.turns.answer import Answer, step_record
@@ -54,7 +54,6 @@ class TurnRunner:
         tools: ToolExecutor,
         offer: Offer,
         turn: TurnSettings,
-        conversation: ConversationSettings,
         metrics: Metrics,
     ) -> None:
         self._prompts = prompts
@@ -62,7 +61,6 @@ class TurnRunner:
         self._tools = tools
         self._offer = offer
         self._settings = turn
-        self._conversation = conversation
         self._metrics = metrics
 
     async def run(self, claim: TurnClaim, turn_log: TurnLog) -> Outcome:

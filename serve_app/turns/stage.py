@@ -57,7 +57,6 @@ class TurnsStage:
             tools=tools,
             offer=Offer(tools, models, settings.turn.offer_ttl_s),
             turn=settings.turn,
-            conversation=settings.conversation,
             metrics=metrics,
         )
         self._running: set[str] = set()

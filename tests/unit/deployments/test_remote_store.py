@@ -11,7 +11,8 @@ import msgspec
 import pytest
 import structlog
 
-from deployments.handles import decode_batch, encode_batch, remote_store, serve_appends
+from deployments.append_frames import decode_batch, encode_batch
+from deployments.handles import remote_store, serve_appends
 from serve_app.channel.local import LocalChannel, LocalNetwork
 from serve_app.domain.conversation import Message, SessionPrompt, TextPart, ToolCallPart, ToolResultPart
 from serve_app.domain.events import EventRecord, TextDelta
