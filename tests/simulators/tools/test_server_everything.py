@@ -122,9 +122,14 @@ async def test_it_is_found_again_after_a_restart_which_forgets_its_sessions() ->
 async def test_its_process_is_replaced_when_it_is_killed_though_nobody_calls() -> None:
     command = node_peer("@modelcontextprotocol/server-everything", "mcp-server-everything")
 
+    def runs(child: psutil.Process) -> bool:
+        try:
+            return child.status() != psutil.STATUS_ZOMBIE and command[1] in child.cmdline()
+        except psutil.NoSuchProcess:  # gone between being listed and being looked at
+            return False
+
     def running() -> set[int]:
-        children = psutil.Process().children()
-        return {c.pid for c in children if c.status() != psutil.STATUS_ZOMBIE and command[1] in c.cmdline()}
+        return {child.pid for child in psutil.Process().children() if runs(child)}
 
     async with executor(stdio("any", command=command[0], args=(*command[1:], "stdio"), **KEYS)) as tools:
         await _up(tools)
