@@ -38,7 +38,12 @@ Part = TextPart | ToolCallPart | ToolResultPart
 
 
 class Message(Struct, frozen=True, kw_only=True):
-    """One message, in the order its parts came about. ``position`` counts from 1 within the conversation."""
+    """One message, in the order its parts came about.
+
+    ``position`` orders the messages of a conversation, from 1. A turn reserves those of its question and its answer when it
+    is accepted, so that they stay together though others are sent meanwhile. ``replaced_by``: the turn whose edit or new
+    answer took the message out of the conversation as shown; None for one that is shown.
+    """
 
     message_id: str
     turn_id: str
@@ -50,6 +55,7 @@ class Message(Struct, frozen=True, kw_only=True):
     model_id: str | None = None
     usage: Usage | None = None
     reaction: Reaction | None = None
+    replaced_by: str | None = None
 
     @property
     def text(self) -> str:
@@ -67,7 +73,10 @@ class SessionPrompt(Struct, frozen=True, kw_only=True):
 
 
 class Conversation(Struct, frozen=True, kw_only=True):
-    """A conversation's head: everything but its messages. ``etag`` changes with every write to it."""
+    """A conversation's head: everything but its messages. ``etag`` changes with every write to it.
+
+    ``message_count`` counts the messages shown. ``active_turn_id`` is the oldest turn that has not ended.
+    """
 
     key: ConversationKey
     created_at: datetime

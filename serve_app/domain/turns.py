@@ -1,8 +1,9 @@
 """A turn: one accepted input on its way to exactly one terminal event.
 
 accepted ─claim─► running ─► completed | failed | cancelled
-                    │  ▲
-                    └──┘ taken over: the lease expired, a new owner claimed it with the next epoch
+   │  ▲             │  ▲
+   └──┘ waits       └──┘ taken over: the lease expired, a new owner claimed it with the next epoch
+   until the turns accepted before it have ended
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ from serve_app.domain.usage import Usage
 
 TurnState = Literal["accepted", "running", "completed", "failed", "cancelled"]
 TERMINAL_STATES: frozenset[TurnState] = frozenset({"completed", "failed", "cancelled"})
+
+OnBusy = Literal["reject", "queue", "interrupt"]
+"""What becomes of an input for a conversation with a turn that has not ended: refused; accepted to wait; accepted to wait
+while those before it are asked to stop."""
 
 
 class Query(Struct, frozen=True, kw_only=True):
@@ -57,7 +62,11 @@ class StepRecord(Struct, frozen=True, kw_only=True):
 
 
 class Turn(Struct, frozen=True, kw_only=True):
-    """A turn's record in the store. ``deadline`` is an instant in Unix seconds."""
+    """A turn's record in the store.
+
+    ``deadline`` is an instant in Unix seconds; for a turn that has waited it counts from when it was let through.
+    ``waits``: behind another turn of its conversation, so nobody may run it yet. See NewTurn for what the client gave.
+    """
 
     key: TurnKey
     principal: Principal
@@ -66,11 +75,14 @@ class Turn(Struct, frozen=True, kw_only=True):
     deadline: float
     client_turn_id: str | None = None
     request_id: str = ""
+    client_message_id: str | None = None
+    replaces: str | None = None
     state: TurnState = "accepted"
+    waits: bool = False
     epoch: int = 0
     last_seq: int = 0
     attempts: int = 0
-    """How many claims have been made since the last checkpoint."""
+    """How many attempts at the step after the last checkpoint have begun: each claim is one, and each that an owner tells of."""
     owner: Owner | None = None
     cancel_requested: bool = False
     steps: tuple[StepRecord, ...] = ()
@@ -84,7 +96,13 @@ class Turn(Struct, frozen=True, kw_only=True):
 
 
 class NewTurn(Struct, frozen=True, kw_only=True):
-    """Everything that is accepted in one transaction: idempotency row, user message, turn, and its first event."""
+    """Everything that is accepted in one transaction: idempotency row, user message, turn, and its first event.
+
+    ``client_message_id``: what the client calls its message; not unique, the newest wins. ``replaces``: the id of a stored
+    message of the conversation, which leaves the conversation as shown, and with it all that come after it. In place of a
+    user message comes this turn's own (an edit). An assistant message is answered anew: the turn writes no user message,
+    ``query`` repeats the question that message answered.
+    """
 
     key: TurnKey
     principal: Principal
@@ -93,13 +111,21 @@ class NewTurn(Struct, frozen=True, kw_only=True):
     deadline: float
     client_turn_id: str | None = None
     request_id: str = ""
+    client_message_id: str | None = None
+    replaces: str | None = None
 
 
 class AcceptedTurn(Struct, frozen=True, kw_only=True):
-    """``created`` is False when the same input had been accepted before: its turn is given again."""
+    """``created`` is False when the same input had been accepted before: its turn is given again.
+
+    ``waits``: behind another turn; nobody may run it yet. ``interrupted``: the turns that were asked to stop for it,
+    oldest first.
+    """
 
     turn: Turn
     created: bool
+    waits: bool = False
+    interrupted: tuple[Turn, ...] = ()
 
 
 class TurnClaim(Struct, frozen=True, kw_only=True):
@@ -121,11 +147,16 @@ class FinishTurn(Struct, frozen=True, kw_only=True):
 
 
 class AppendTurn(Struct, frozen=True, kw_only=True):
-    """One turn's share of an append. Without records it renews the lease and hears control signals."""
+    """One turn's share of an append. Without records it renews the lease and hears control signals.
+
+    ``attempt`` is one that begins, at the step after the last checkpoint, this append's included; 0 says nothing. The turn
+    keeps the highest, so that attempts are counted across owners.
+    """
 
     key: TurnKey
     epoch: int
     lease_s: float
+    attempt: int = 0
     records: tuple[EventRecord, ...] = ()
     step: StepRecord | None = None
     session_prompt: SessionPrompt | None = None
@@ -133,12 +164,16 @@ class AppendTurn(Struct, frozen=True, kw_only=True):
 
 
 class AppendReply(Struct, frozen=True, kw_only=True):
-    """``lost``: the epoch is no longer the turn's and nothing was written. ``cancel_requested`` is control coming back."""
+    """``lost``: the epoch is no longer the turn's and nothing was written. ``cancel_requested`` is control coming back.
+
+    ``next_turn``: waited behind the turn that this append has ended, and is let through; the owner starts it.
+    """
 
     turn_id: str
     status: Literal["ok", "lost"]
     last_seq: int = 0
     cancel_requested: bool = False
+    next_turn: TurnKey | None = None
 
 
 class EventPage(Struct, frozen=True, kw_only=True):

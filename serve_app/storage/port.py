@@ -6,7 +6,8 @@ Guarantees every adapter gives, held by ``tests/contract/test_store.py``:
 - a turn is accepted in one transaction, and ends in one: either all of it is visible or nothing;
 - ``seq`` of a turn's events is contiguous from 1; an append from an epoch that is not the turn's writes nothing;
   an exact repetition of records already written is taken as written;
-- a conversation has at most one turn that has not ended;
+- the turns of a conversation take their turn: one may run, those accepted meanwhile wait in order, each let through in the
+  very transaction that ends the one before it;
 - leases are judged by the store's own clock;
 - keys are scoped by owner: a conversation or turn of somebody else raises the very NotFound a missing one does.
 
@@ -27,6 +28,7 @@ from serve_app.domain.turns import (
     AppendTurn,
     EventPage,
     NewTurn,
+    OnBusy,
     Owner,
     Turn,
     TurnClaim,
@@ -79,9 +81,27 @@ class ConversationStore(Protocol):
         """Deletes every conversation of the user; returns how many there were."""
 
     async def list_messages(
-        self, key: ConversationKey, *, cursor: str | None = None, limit: int = 50, descending: bool = False
+        self,
+        key: ConversationKey,
+        *,
+        cursor: str | None = None,
+        limit: int = 50,
+        descending: bool = False,
+        replaced: bool = False,
     ) -> Page[Message]:
-        """By position. Raises NotFound for the conversation, InvalidInput for a cursor this store did not make."""
+        """By position; those that have been replaced only where ``replaced`` asks for them, too.
+
+        Raises NotFound for the conversation, InvalidInput for a cursor this store did not make.
+        """
+
+    async def get_message(self, key: ConversationKey, message_id: str) -> Message:
+        """The message, replaced or not. Raises NotFound."""
+
+    async def find_message(self, key: ConversationKey, client_id: str) -> Message:
+        """The message that a client calls ``client_id``, replaced or not.
+
+        The question of the newest turn with that ``client_message_id``, else the message with that id. Raises NotFound.
+        """
 
     async def set_reaction(self, key: ConversationKey, message_id: str, reaction: Reaction | None) -> Message:
         """Raises NotFound."""
@@ -90,19 +110,30 @@ class ConversationStore(Protocol):
 class TurnStore(Protocol):
     """The turn log."""
 
-    async def accept_turn(self, turn: NewTurn) -> AcceptedTurn:
+    async def accept_turn(self, turn: NewTurn, *, on_busy: OnBusy = "reject", max_waiting: int = 8) -> AcceptedTurn:
         """Accepts an input in one transaction: idempotency row, user message, turn, event 1 (``turn.started``).
 
         The conversation must exist. An input with the ``client_turn_id`` of an accepted one gives that turn again if
-        its query is equal, else raises Conflict. Raises Conflict when another turn of the conversation has not ended,
-        and NotFound for the conversation.
+        its query is equal, else raises Conflict; nothing else of the two is compared. Raises NotFound for the conversation.
+
+        While another turn of the conversation has not ended, ``reject`` raises Conflict. ``queue`` accepts the turn to wait;
+        raises QuotaExceeded when ``max_waiting`` wait already. ``interrupt`` accepts it to wait, too, and requests the cancel
+        of all that have not ended in the same transaction; only those whose cancel had been requested before count as
+        waiting.
+
+        ``turn.replaces`` raises Conflict in every mode while another turn has not ended; NotFound for a message that the
+        conversation does not have; Conflict for one that has been replaced already.
         """
 
-    async def claim_turn(self, key: TurnKey, owner: Owner, *, lease_s: float, history_limit: int) -> TurnClaim:
+    async def claim_turn(
+        self, key: TurnKey, owner: Owner, *, lease_s: float, history_limit: int, dead: str | None = None
+    ) -> TurnClaim:
         """Takes the lease with the next epoch, counts an attempt, and returns what the owner needs, in one transaction.
 
-        ``history_limit`` newest messages before the turn's own. Raises LeaseLost while another owner's lease is good or
-        when the turn has ended, NotFound.
+        ``history_limit`` newest messages shown before the turn's question. ``dead``: the replica id of an owner known to be
+        dead, whose lease holds no more. Raises LeaseLost while another owner's lease is good, while the turn waits for
+        another (but for one whose cancel is requested: that it may be ended, it can be claimed at once) or when it has
+        ended; NotFound.
         """
 
     async def append(self, batch: Sequence[AppendTurn]) -> list[AppendReply]:
@@ -110,9 +141,11 @@ class TurnStore(Protocol):
 
         One turn's failure to hold its lease touches no other. Records that do not continue the log (a gap, other bytes under
         a written seq, a terminal record without a finish or the reverse) are a bug of the owner: refused as ``lost``, logged.
-        A finish also writes the assistant message, the usage, and clears the conversation's running turn. A step's record
-        replaces an earlier one of the same step (first its model call, then its tools' results) and gives the turn its
-        attempts back.
+        A finish also writes the assistant message, at the position reserved for it, and the usage, and lets the oldest
+        waiting turn through once none before it is left: as if it had been accepted now, its deadline as far off as it was
+        when it was made. The reply names it, as does the reply to a repetition of a finish until it has been claimed.
+        A step's record replaces an earlier one of the same step (first its model call, then its tools' results) and gives
+        the turn its attempts back.
         """
 
     async def get_turn(self, key: TurnKey) -> Turn:
@@ -128,7 +161,11 @@ class TurnStore(Protocol):
         """Asks the owner to stop; the next append's reply tells it. No effect on a turn that has ended. Raises NotFound."""
 
     async def find_abandoned_turns(self, *, limit: int = 100) -> list[TurnKey]:
-        """Turns that have not ended and whose lease has expired (for one never claimed: ten seconds after it was accepted)."""
+        """Turns that have not ended and whose lease has expired, longest abandoned first.
+
+        One never claimed counts ten seconds after it was accepted or let through. One that waits counts only when its cancel
+        is requested, and then at once.
+        """
 
 
 class Store(ConversationStore, TurnStore, Protocol):

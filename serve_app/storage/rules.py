@@ -10,11 +10,13 @@ from datetime import UTC, datetime, timedelta
 from serve_app.domain.conversation import Message, TextPart
 from serve_app.domain.events import EventRecord, TurnStarted
 from serve_app.domain.ids import TurnKey
-from serve_app.domain.turns import TERMINAL_STATES, AppendTurn, NewTurn
-from serve_app.errors import Conflict, Gone, LeaseLost, NotFound
+from serve_app.domain.turns import TERMINAL_STATES, AppendTurn, NewTurn, Turn
+from serve_app.errors import Conflict, Gone, LeaseLost, NotFound, QuotaExceeded
 
+RETURN_GRACE_S = 3.0
+"""How long leases hold at least after a store that was away has come back."""
 UNCLAIMED_S = 10.0
-"""How long an accepted turn may wait for its first claim before it counts as abandoned."""
+"""How long a turn that was accepted or let through may wait for its first claim before it counts as abandoned."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -81,6 +83,11 @@ def user_message(turn: NewTurn, position: int) -> Message:
     )
 
 
+def deadline_of_let_through(accepted: NewTurn | Turn, now: float) -> float:
+    """When a turn that has waited must have ended: it has as long from ``now`` as it was given when it was made."""
+    return now + (accepted.deadline - accepted.created_at.timestamp())
+
+
 def to_us(unix_s: float) -> int:
     """Unix microseconds, in which the store keeps the instants that it shows."""
     return round(unix_s * 1_000_000)
@@ -106,6 +113,17 @@ def busy_conversation() -> Conflict:
     return Conflict("Another turn of this conversation is still running.")
 
 
+def too_many_waiting(waiting: int) -> QuotaExceeded:
+    return QuotaExceeded(
+        f"As many inputs as may wait in one conversation are waiting already ({waiting}); "
+        "send this one again when one of them has been answered."
+    )
+
+
+def replaced_since() -> Conflict:
+    return Conflict("That message has been replaced since; load the conversation again.")
+
+
 def other_query() -> Conflict:
     return Conflict("This client_turn_id was used before with another query.")
 
@@ -116,6 +134,10 @@ def stale_etag() -> Conflict:
 
 def lease_held(key: TurnKey) -> LeaseLost:
     return LeaseLost(f"Turn {key.turn_id} is run by another owner.")
+
+
+def turn_waits(key: TurnKey) -> LeaseLost:
+    return LeaseLost(f"Turn {key.turn_id} waits for another turn of its conversation.")
 
 
 def turn_ended(key: TurnKey) -> LeaseLost:

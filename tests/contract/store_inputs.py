@@ -54,6 +54,8 @@ def new_turn(
     content: str = "Hello",
     *,
     client_turn_id: str | None = None,
+    client_message_id: str | None = None,
+    replaces: str | None = None,
     key: TurnKey | None = None,
 ) -> NewTurn:
     return NewTurn(
@@ -64,6 +66,8 @@ def new_turn(
         deadline=1_700_000_300.5,
         client_turn_id=client_turn_id,
         request_id="req_1",
+        client_message_id=client_message_id,
+        replaces=replaces,
     )
 
 
@@ -122,6 +126,7 @@ def share(
     *records: EventRecord,
     epoch: int = 1,
     lease_s: float = 5.0,
+    attempt: int = 0,
     step: StepRecord | None = None,
     session_prompt: SessionPrompt | None = None,
     finish: FinishTurn | None = None,
@@ -130,6 +135,7 @@ def share(
         key=key,
         epoch=epoch,
         lease_s=lease_s,
+        attempt=attempt,
         records=records,
         step=step,
         session_prompt=session_prompt,
@@ -152,6 +158,25 @@ async def running(store: Store, conversation: ConversationKey, content: str = "H
     key = await accepted(store, conversation, content)
     await claimed(store, key)
     return key
+
+
+async def ended(store: Store, key: TurnKey, answer: str = "Done.") -> AppendReply:
+    """Claims a turn and ends it with an answer."""
+    epoch = (await claimed(store, key)).turn.epoch
+    return only(await store.append([share(key, response(key, 2, answer), epoch=epoch, finish=finish(key, answer))]))
+
+
+async def queued(store: Store, conversation: ConversationKey, content: str = "And?") -> TurnKey:
+    """A turn that waits behind one of its conversation."""
+    accepted = await store.accept_turn(new_turn(conversation, content), on_busy="queue")
+    assert accepted.waits
+    return accepted.turn.key
+
+
+async def shown(store: Store, conversation: ConversationKey, *, replaced: bool = False) -> list[str]:
+    """The texts of a conversation, in order."""
+    page = await store.list_messages(conversation, replaced=replaced)
+    return [message.text for message in page.items]
 
 
 async def completed(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 import msgspec
 import pytest
@@ -16,9 +15,7 @@ from serve_app.domain.ids import ConversationKey, TurnKey
 from serve_app.domain.turns import NewTurn
 from serve_app.domain.usage import Usage
 from serve_app.errors import Conflict, Gone, InvalidInput, LeaseLost, NotFound, ParleyError
-from serve_app.storage.memory import MemoryStore
 from serve_app.storage.port import MAX_PAGE, Store
-from serve_app.storage.sqlite import SqliteStore
 from tests.contract.store_inputs import (
     ANNA,
     AT,
@@ -43,20 +40,6 @@ from tests.contract.store_inputs import (
 )
 
 C1 = conversation_key("c1")
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[Store]:
-    opened: Store = MemoryStore(clock=clock)
-    if request.param == "sqlite":
-        opened = await SqliteStore.open(tmp_path / "data", clock=clock)
-    yield opened
-    await opened.close()
 
 
 # Conversations
@@ -558,6 +541,27 @@ async def test_a_checkpoint_gives_the_next_step_its_attempts_back(store: Store, 
     assert (await claimed(store, key, SECOND)).turn.attempts == 2
 
 
+async def test_attempts_that_an_owner_tells_of_are_counted_on_by_the_next_owner(store: Store, clock: Clock) -> None:
+    key = await running(store, C1)
+    await store.append([share(key, attempt=3)])
+    await store.append([share(key, delta(key, 2), attempt=2), share(key)])
+    assert (await store.get_turn(key)).attempts == 3
+    clock.advance(6)
+    assert (await claimed(store, key, SECOND)).turn.attempts == 4
+    await store.append([share(key, epoch=1, attempt=9)])
+    assert (await store.get_turn(key)).attempts == 4
+
+
+async def test_an_attempt_told_of_with_a_checkpoint_is_one_at_the_step_after_it(store: Store) -> None:
+    key = await running(store, C1)
+    await store.append([share(key, attempt=3)])
+    last = share(key, delta(key, 2), step=step(0, last_seq=2), attempt=1)
+    await store.append([last])
+    assert (await store.get_turn(key)).attempts == 1
+    await store.append([last])
+    assert (await store.get_turn(key)).attempts == 1
+
+
 async def test_abandoned_turns_are_those_that_have_not_ended_and_whose_time_is_over(store: Store, clock: Clock) -> None:
     waiting = await accepted(store, conversation_key("c1"))
     held = await running(store, conversation_key("c2"))
@@ -889,6 +893,8 @@ def conversation_calls(store: Store, key: ConversationKey) -> list[Call]:
         lambda: store.update_conversation(key, title="x"),
         lambda: store.delete_conversation(key),
         lambda: store.list_messages(key),
+        lambda: store.get_message(key, "msg_1"),
+        lambda: store.find_message(key, "msg_1"),
         lambda: store.set_reaction(key, "msg_1", "up"),
         lambda: store.accept_turn(new_turn(key)),
     ]

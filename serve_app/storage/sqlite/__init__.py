@@ -4,8 +4,8 @@
                      │                                                      ├──► parley.db (WAL)
                      └───────► Readers: bounded pool, read-only snapshots ──┘
 
-``conversations``, ``turns``, ``appends`` and ``removals`` hold the SQL as plain functions of a connection; ``store`` puts
-them on the writer or the readers; ``folder`` makes sure that one process writes.
+``conversations``, ``acceptance``, ``turns``, ``appends`` and ``removals`` hold the SQL as plain functions of a connection;
+``store`` puts them on the writer or the readers; ``folder`` makes sure that one process writes.
 """
 
 from serve_app.storage.sqlite.store import SqliteStore

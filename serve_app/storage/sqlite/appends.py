@@ -13,9 +13,10 @@ from typing import Any
 import apsw
 import msgspec
 
+from serve_app.domain.ids import TurnKey
 from serve_app.domain.turns import AppendReply, AppendTurn, FinishTurn
 from serve_app.storage.rules import MisfitError, fresh_records, to_us
-from serve_app.storage.sqlite import conversations
+from serve_app.storage.sqlite import conversations, turns
 from serve_app.storage.sqlite.turns import ENCODER, EVENT_COLUMNS, OF_CONVERSATION, Outcome
 from serve_app.telemetry import logger
 
@@ -24,7 +25,7 @@ _FIND = (
     "FROM turn t WHERE " + OF_CONVERSATION + " AND t.turn_id = ?"
 )
 _INSERT = f"INSERT INTO event ({EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants only
-_MOVE = "UPDATE turn SET last_seq = ?, lease_until = ? WHERE id = ?"
+_MOVE = "UPDATE turn SET last_seq = ?, lease_until = ?, attempts = max(attempts, ?) WHERE id = ?"
 
 
 def append(connection: apsw.Connection, now: float, batch: Sequence[AppendTurn]) -> list[AppendReply]:
@@ -84,23 +85,35 @@ def _append(connection: apsw.Connection, now: float, share: AppendTurn) -> Appen
         # Only the repetition of what ended it, or led to that, can come from the epoch that ended it.
         if fresh or not share.records:
             return AppendReply(turn_id=turn_id, status="lost")
-        return AppendReply(turn_id=turn_id, status="ok", last_seq=last_seq, cancel_requested=bool(cancel_requested))
+        follower = turns.was_let_through(connection, conversation) if share.finish is not None else None
+        return _reply(share, last_seq, cancel_requested, follower)
     if fresh:
         last_seq = fresh[-1].seq
         connection.executemany(
             _INSERT,
             [(turn, record.seq, epoch, record.step, record.attempt, record.terminal, record.body) for record in fresh],
         )
-    connection.execute(_MOVE, (last_seq, now + share.lease_s, turn))
     if share.step is not None:
         _checkpoint(connection, turn, share.step.step, ENCODER.encode(share.step))
+    connection.execute(_MOVE, (last_seq, now + share.lease_s, share.attempt, turn))
     if share.session_prompt is not None and conversations.put_session_prompt(
         connection, conversation, share.session_prompt
     ):
         conversations.touch(connection, conversation)
+    follower = None
     if share.finish is not None:
-        _finish(connection, now, turn, conversation, share, share.finish)
-    return AppendReply(turn_id=turn_id, status="ok", last_seq=last_seq, cancel_requested=bool(cancel_requested))
+        follower = _finish(connection, now, turn, conversation, share, share.finish)
+    return _reply(share, last_seq, cancel_requested, follower)
+
+
+def _reply(share: AppendTurn, last_seq: int, cancel_requested: int, follower: str | None) -> AppendReply:
+    return AppendReply(
+        turn_id=share.key.turn_id,
+        status="ok",
+        last_seq=last_seq,
+        cancel_requested=bool(cancel_requested),
+        next_turn=None if follower is None else TurnKey(conversation=share.key.conversation, turn_id=follower),
+    )
 
 
 def _compare(connection: apsw.Connection, turn: int, share: AppendTurn, count: int) -> None:
@@ -134,17 +147,20 @@ def _checkpoint(connection: apsw.Connection, turn: int, step: int, body: bytes) 
 
 def _finish(
     connection: apsw.Connection, now: float, turn: int, conversation: int, share: AppendTurn, finish: FinishTurn
-) -> None:
-    head: Any = connection.execute("SELECT message_count FROM conversation WHERE id = ?", (conversation,)).fetchone()
-    position = head[0] + 1
-    conversations.insert_message(connection, conversation, msgspec.structs.replace(finish.message, position=position))
-    connection.execute(
-        "UPDATE turn SET state = ?, finished_us = ?, outcome = ? WHERE id = ?",
+) -> str | None:
+    """Returns the id of the turn that has waited for this one and is let through."""
+    ended: Any = connection.execute(
+        "UPDATE turn SET state = ?, finished_us = ?, outcome = ? WHERE id = ? "
+        "RETURNING coalesce(answer_position, message_position + 1)",
         (finish.state, to_us(now), ENCODER.encode(Outcome(finish.usage, finish.timings_ms)), turn),
-    )
+    ).fetchall()
+    message = msgspec.structs.replace(finish.message, position=ended[0][0])
+    conversations.insert_message(connection, conversation, message)
+    active_turn_id, follower = turns.let_through(connection, now, conversation)
     connection.execute(
-        "UPDATE conversation SET message_count = ?, active_turn_id = NULL, updated_us = ?, version = version + 1 WHERE id = ?",
-        (position, to_us(now), conversation),
+        "UPDATE conversation SET message_count = message_count + 1, active_turn_id = ?, updated_us = ?, "
+        "version = version + 1 WHERE id = ?",
+        (active_turn_id, to_us(now), conversation),
     )
     at = share.key.conversation
     connection.execute(
@@ -161,6 +177,7 @@ def _finish(
             to_us(now),
         ),
     )
+    return follower
 
 
 _log = logger("storage")

@@ -45,6 +45,11 @@ def open_writer(path: Path) -> apsw.Connection:
             f"The file {path} is damaged or no database of Parley ({error}); put back a copy of it, "
             "or set PARLEY_DATA_DIR to another folder."
         ) from error
+    except (apsw.FullError, apsw.IOError) as error:
+        raise ConfigError(
+            f"Setting PARLEY_DATA_DIR: the database in the folder {path.parent} cannot be opened ({error}); "
+            "free some space if its disk is full, or choose a folder on another disk."
+        ) from error
     except apsw.Error as error:
         raise unusable(path.parent, str(error)) from error
     return connection
@@ -64,14 +69,17 @@ def as_parley_error(error: Exception) -> ParleyError:
         return error
     if isinstance(error, apsw.FullError):
         told: ParleyError = Overloaded(
-            "The disk that holds the store is full; nothing can be written until there is space."
+            "The disk that holds the store is full; free some space on it, then send this again.", None, 1.0
         )
     elif isinstance(error, apsw.BusyError | apsw.LockedError | apsw.NoMemError):
         told = Overloaded("The store is busy; try again in a moment.", None, 1.0)
     elif isinstance(error, apsw.CorruptError | apsw.NotADBError):
         told = Internal("The store's database file is damaged; put back a copy of it.")
     elif isinstance(error, apsw.IOError | apsw.CantOpenError | apsw.ReadOnlyError):
-        told = Internal("The store's database file cannot be read or written; check its disk and permissions.")
+        # It may pass, as does a quota that is used up; and if not, whoever tries again finds another process at work.
+        told = Internal(
+            "The store's database file cannot be read or written; check its disk and permissions.", True, 1.0
+        )
     else:
         told = Internal("The store failed at this operation; the log says why.")
     told.__cause__ = error

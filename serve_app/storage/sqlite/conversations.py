@@ -27,6 +27,11 @@ _PROMPT: msgspec.json.Decoder[SessionPrompt] = msgspec.json.Decoder(SessionPromp
 
 _KEY = "tenant_id = ? AND user_id = ? AND conversation_id = ?"
 _HEAD = "id, conversation_id, title, archived, message_count, active_turn_id, version, created_us, updated_us"
+_ALL = "SELECT reaction, body, replaced_by FROM message WHERE conversation = ? "
+_SHOWN = (
+    "SELECT reaction, body, NULL FROM message INDEXED BY message_shown WHERE conversation = ? AND replaced_by IS NULL "
+)
+"""By the index of those shown, however many have been replaced; NULL, as the column lies behind the body and costs a walk."""
 _CHUNK = 1_000
 """Most rows that one statement over all conversations of a user changes."""
 
@@ -178,15 +183,15 @@ def message_page(
     after: MessageCursor | None,
     limit: int,
     descending: bool,
+    replaced: bool,
 ) -> Page[Message]:
     conversation = conversation_row(connection, key)
+    rows = _ALL if replaced else _SHOWN
     if descending:
-        sql = (
-            "SELECT reaction, body FROM message WHERE conversation = ? AND position < ? ORDER BY position DESC LIMIT ?"
-        )
+        sql = rows + "AND position < ? ORDER BY position DESC LIMIT ?"
         start = 2**62 if after is None else after.position
     else:
-        sql = "SELECT reaction, body FROM message WHERE conversation = ? AND position > ? ORDER BY position LIMIT ?"
+        sql = rows + "AND position > ? ORDER BY position LIMIT ?"
         start = 0 if after is None else after.position
     items, complete = _messages(connection.execute(sql, (conversation, start, limit + 1)), limit)
     cursor = None
@@ -196,15 +201,49 @@ def message_page(
 
 
 def history(connection: apsw.Connection, conversation: int, *, before: int, limit: int) -> tuple[Message, ...]:
-    """The newest messages before a position, oldest first: one descending query, whatever the conversation's length."""
+    """The newest messages shown before a position, oldest first: one descending query, however long the conversation."""
     if limit < 1:
         return ()
     rows = connection.execute(
-        "SELECT reaction, body FROM message WHERE conversation = ? AND position < ? ORDER BY position DESC LIMIT ?",
+        _SHOWN + "AND position < ? ORDER BY position DESC LIMIT ?",
         (conversation, before, limit),
     )
     items, _ = _messages(rows, limit)
     return tuple(reversed(items))
+
+
+def get_message(connection: apsw.Connection, key: ConversationKey, message_id: str) -> Message:
+    return message_by_id(connection, conversation_row(connection, key), message_id)
+
+
+def message_by_id(connection: apsw.Connection, conversation: int, message_id: str) -> Message:
+    """A message by its id and its conversation's number. Raises NotFound."""
+    row = connection.execute(_ALL + "AND message_id = ?", (conversation, message_id)).fetchone()
+    if row is None:
+        raise no_message()
+    return _message(row)
+
+
+def message_called(connection: apsw.Connection, key: ConversationKey, client_id: str) -> Message:
+    """The question of the newest turn that the client gave this id for it, else the message with the id. Raises NotFound."""
+    conversation = conversation_row(connection, key)
+    row: Any = connection.execute(
+        "SELECT message_position FROM turn WHERE conversation = ? AND client_message_id = ? ORDER BY id DESC LIMIT 1",
+        (conversation, client_id),
+    ).fetchone()
+    if row is None:
+        return message_by_id(connection, conversation, client_id)
+    found = connection.execute(_ALL + "AND position = ?", (conversation, row[0])).fetchone()
+    return _message(found)
+
+
+def replace_from(connection: apsw.Connection, conversation: int, position: int, turn_id: str) -> int:
+    """Takes all messages from a position on out of the conversation as shown; returns how many."""
+    connection.execute(
+        "UPDATE message SET replaced_by = ? WHERE conversation = ? AND position >= ? AND replaced_by IS NULL",
+        (turn_id, conversation, position),
+    )
+    return connection.changes()
 
 
 def react(
@@ -212,7 +251,7 @@ def react(
 ) -> Message:
     conversation = conversation_row(connection, key)
     row = connection.execute(
-        "UPDATE message SET reaction = ? WHERE conversation = ? AND message_id = ? RETURNING reaction, body",
+        "UPDATE message SET reaction = ? WHERE conversation = ? AND message_id = ? RETURNING reaction, body, replaced_by",
         (reaction, conversation, message_id),
     ).fetchall()
     if not row:
@@ -234,8 +273,11 @@ def _messages(rows: apsw.Cursor, limit: int) -> tuple[list[Message], bool]:
 
 
 def _message(row: Any) -> Message:
-    message = _MESSAGE.decode(row[1])
-    return message if message.reaction == row[0] else msgspec.structs.replace(message, reaction=row[0])
+    reaction, body, replaced_by = row
+    message = _MESSAGE.decode(body)
+    if message.reaction == reaction and message.replaced_by == replaced_by:
+        return message
+    return msgspec.structs.replace(message, reaction=reaction, replaced_by=replaced_by)
 
 
 def _conversation(tenant_id: str, user_id: str, row: Any, prompt: bytes | None) -> Conversation:

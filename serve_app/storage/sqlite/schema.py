@@ -117,7 +117,27 @@ CREATE TABLE health (
 ) STRICT;
 """
 
-MIGRATIONS: tuple[str, ...] = (_VERSION_1,)
+_VERSION_2 = """
+-- The highest position that a message has or that is reserved for one. A running turn's answer comes after its question.
+ALTER TABLE conversation ADD COLUMN last_position INTEGER NOT NULL DEFAULT 0;
+UPDATE conversation SET last_position = message_count + (active_turn_id IS NOT NULL);
+
+-- The turn that took the message out of the conversation as shown.
+ALTER TABLE message ADD COLUMN replaced_by TEXT;
+CREATE INDEX message_shown ON message (conversation, position) WHERE replaced_by IS NULL;
+
+-- Where the answer goes; where there is none, right behind the question.
+ALTER TABLE turn ADD COLUMN answer_position INTEGER;
+ALTER TABLE turn ADD COLUMN waits INTEGER NOT NULL DEFAULT 0;
+-- The deadline of a turn that was let through; that of any other is in its input.
+ALTER TABLE turn ADD COLUMN deadline REAL;
+ALTER TABLE turn ADD COLUMN client_message_id TEXT;
+CREATE INDEX turn_client_message ON turn (conversation, client_message_id) WHERE client_message_id IS NOT NULL;
+DROP INDEX turn_open;
+CREATE INDEX turn_open ON turn (conversation, id) WHERE finished_us IS NULL;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2)
 """``MIGRATIONS[n]`` takes a file from version n to n + 1. Never edited once released; only added to."""
 
 

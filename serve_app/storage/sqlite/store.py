@@ -13,16 +13,27 @@ import apsw
 from serve_app.domain.conversation import Conversation, Message, Page, Reaction, SessionPrompt
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import ConversationKey, TurnKey
-from serve_app.domain.turns import AcceptedTurn, AppendReply, AppendTurn, EventPage, NewTurn, Owner, Turn, TurnClaim
+from serve_app.domain.turns import (
+    AcceptedTurn,
+    AppendReply,
+    AppendTurn,
+    EventPage,
+    NewTurn,
+    OnBusy,
+    Owner,
+    Turn,
+    TurnClaim,
+)
 from serve_app.settings import StoreSettings
 from serve_app.storage.pages import MAX_EVENTS, bounded_limit, conversation_cursor, message_cursor
 from serve_app.storage.port import MAX_PAGE
 from serve_app.storage.rules import to_us
-from serve_app.storage.sqlite import appends, conversations, removals, turns
+from serve_app.storage.sqlite import acceptance, appends, conversations, removals, turns
 from serve_app.storage.sqlite.connection import open_writer
 from serve_app.storage.sqlite.folder import DATABASE, FolderLock, unusable
 from serve_app.storage.sqlite.reader import Readers
 from serve_app.storage.sqlite.writer import Clock, Writer
+from serve_app.telemetry import logger
 
 LOCK_WAIT_S = 15.0
 """How long a replica waits for its predecessor to let go of the folder."""
@@ -60,6 +71,7 @@ class SqliteStore:
             except apsw.Error as error:
                 connection.close()
                 raise unusable(folder, str(error)) from error
+            await asyncio.to_thread(_grant_grace, connection, clock())
             writer = Writer(connection, clock=clock, max_batch=limits.max_batch, max_queue=limits.max_queue)
         except BaseException:
             lock.release()
@@ -129,24 +141,43 @@ class SqliteStore:
         return deleted
 
     async def list_messages(
-        self, key: ConversationKey, *, cursor: str | None = None, limit: int = 50, descending: bool = False
+        self,
+        key: ConversationKey,
+        *,
+        cursor: str | None = None,
+        limit: int = 50,
+        descending: bool = False,
+        replaced: bool = False,
     ) -> Page[Message]:
         after = message_cursor(cursor, descending=descending)
         return await self._readers.run(
-            conversations.message_page, key, after=after, limit=bounded_limit(limit), descending=descending
+            conversations.message_page,
+            key,
+            after=after,
+            limit=bounded_limit(limit),
+            descending=descending,
+            replaced=replaced,
         )
+
+    async def get_message(self, key: ConversationKey, message_id: str) -> Message:
+        return await self._readers.run(conversations.get_message, key, message_id)
+
+    async def find_message(self, key: ConversationKey, client_id: str) -> Message:
+        return await self._readers.run(conversations.message_called, key, client_id)
 
     async def set_reaction(self, key: ConversationKey, message_id: str, reaction: Reaction | None) -> Message:
         return await self._writer.run(conversations.react, key, message_id, reaction)
 
     # The turn log
 
-    async def accept_turn(self, turn: NewTurn) -> AcceptedTurn:
-        return await self._writer.run(turns.accept, turn)
+    async def accept_turn(self, turn: NewTurn, *, on_busy: OnBusy = "reject", max_waiting: int = 8) -> AcceptedTurn:
+        return await self._writer.run(acceptance.accept, turn, on_busy=on_busy, max_waiting=max_waiting)
 
-    async def claim_turn(self, key: TurnKey, owner: Owner, *, lease_s: float, history_limit: int) -> TurnClaim:
+    async def claim_turn(
+        self, key: TurnKey, owner: Owner, *, lease_s: float, history_limit: int, dead: str | None = None
+    ) -> TurnClaim:
         return await self._writer.run(
-            turns.claim, key, owner, lease_s=lease_s, history_limit=min(history_limit, MAX_PAGE)
+            turns.claim, key, owner, lease_s=lease_s, history_limit=min(history_limit, MAX_PAGE), dead=dead
         )
 
     async def append(self, batch: Sequence[AppendTurn]) -> list[AppendReply]:
@@ -194,6 +225,14 @@ class SqliteStore:
             pass
 
 
+def _grant_grace(connection: apsw.Connection, now: float) -> None:
+    try:
+        turns.grant_grace(connection, now)
+    except apsw.Error as error:
+        # As when the disk is full: the store can still be read, and its writes say what is wrong.
+        _log.warning("no grace for leases", reason=str(error))
+
+
 def _write_check(connection: apsw.Connection, now: float) -> None:
     connection.execute(
         "INSERT INTO health (id, checked_us) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET checked_us = excluded.checked_us",
@@ -204,3 +243,6 @@ def _write_check(connection: apsw.Connection, now: float) -> None:
 def _read_check(connection: apsw.Connection) -> None:
     row: Any = connection.execute("SELECT checked_us FROM health").fetchone()
     del row
+
+
+_log = logger("storage")

@@ -1,4 +1,4 @@
-"""The SQL of turns: accepting, claiming, reading and cancelling. ``appends`` has the hot path.
+"""The SQL of turns: claiming, reading, cancelling, letting through. ``acceptance`` makes them, ``appends`` has the hot path.
 
 accepted ─claim─► running ─append with a finish─► completed | failed | cancelled ─prune─► the same, without its events
 """
@@ -13,22 +13,19 @@ from msgspec import Struct
 
 from serve_app.domain.events import EventRecord
 from serve_app.domain.ids import ConversationKey, TurnKey
-from serve_app.domain.turns import AcceptedTurn, EventPage, NewTurn, Owner, StepRecord, Turn, TurnClaim, TurnState
+from serve_app.domain.turns import EventPage, NewTurn, Owner, StepRecord, Turn, TurnClaim, TurnState
 from serve_app.domain.usage import Usage
 from serve_app.storage.pages import PAGE_BYTES
 from serve_app.storage.rules import (
+    RETURN_GRACE_S,
     UNCLAIMED_S,
-    busy_conversation,
     datetime_of,
-    first_event,
+    deadline_of_let_through,
     lease_held,
     log_gone,
-    no_conversation,
     no_turn,
-    other_query,
-    to_us,
     turn_ended,
-    user_message,
+    turn_waits,
 )
 from serve_app.storage.sqlite import conversations
 
@@ -70,71 +67,40 @@ class TurnRow(NamedTuple):
     cancel_requested: int
     finished_us: int | None
     pruned: int
+    waits: int
+    deadline: float | None
     outcome: bytes | None
     input: bytes
 
 
 _SELECT = (
     "SELECT t.id, t.conversation, t.message_position, t.state, t.epoch, t.last_seq, t.attempts, t.owner_id, "
-    "t.owner_endpoint, t.lease_until, t.cancel_requested, t.finished_us, t.pruned, t.outcome, i.body "
-    "FROM turn t JOIN turn_input i ON i.turn = t.id WHERE " + OF_CONVERSATION + " AND "
+    "t.owner_endpoint, t.lease_until, t.cancel_requested, t.finished_us, t.pruned, t.waits, t.deadline, t.outcome, "
+    "i.body FROM turn t JOIN turn_input i ON i.turn = t.id WHERE "
 )
-
-
-def accept(connection: apsw.Connection, now: float, new: NewTurn) -> AcceptedTurn:
-    key = new.key
-    at = key.conversation
-    head: Any = connection.execute(
-        "SELECT id, message_count, active_turn_id FROM conversation "
-        "WHERE tenant_id = ? AND user_id = ? AND conversation_id = ?",
-        (at.tenant_id, at.user_id, at.conversation_id),
-    ).fetchone()
-    if head is None:
-        raise no_conversation()
-    conversation, message_count, active_turn_id = head
-    earlier = _find(connection, key)
-    if earlier is None and new.client_turn_id is not None:
-        earlier = _find_by_client(connection, at, new.client_turn_id)
-    if earlier is not None:
-        turn = _turn(connection, earlier)
-        if turn.query != new.query:
-            raise other_query()
-        return AcceptedTurn(turn=turn, created=False)
-    if active_turn_id is not None:
-        raise busy_conversation()
-
-    message = user_message(new, message_count + 1)
-    conversations.insert_message(connection, conversation, message)
-    connection.execute(
-        "INSERT INTO turn (conversation, turn_id, client_turn_id, message_position, state, epoch, last_seq, attempts, "
-        "lease_until, cancel_requested, pruned) VALUES (?, ?, ?, ?, 'accepted', 0, 1, 0, ?, 0, 0)",
-        (conversation, key.turn_id, new.client_turn_id, message.position, now + UNCLAIMED_S),
-    )
-    row = connection.last_insert_rowid()
-    connection.execute("INSERT INTO turn_input (turn, body) VALUES (?, ?)", (row, ENCODER.encode(new)))
-    event = first_event(new)
-    connection.execute(
-        f"INSERT INTO event ({EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants only
-        (row, event.seq, 0, event.step, event.attempt, event.terminal, event.body),
-    )
-    connection.execute(
-        "UPDATE conversation SET message_count = ?, active_turn_id = ?, updated_us = ?, version = version + 1 WHERE id = ?",
-        (message.position, key.turn_id, to_us(now), conversation),
-    )
-    return AcceptedTurn(turn=get(connection, key), created=True)
+_OF_KEY = _SELECT + OF_CONVERSATION + " AND "
 
 
 def claim(
-    connection: apsw.Connection, now: float, key: TurnKey, owner: Owner, *, lease_s: float, history_limit: int
+    connection: apsw.Connection,
+    now: float,
+    key: TurnKey,
+    owner: Owner,
+    *,
+    lease_s: float,
+    history_limit: int,
+    dead: str | None,
 ) -> TurnClaim:
     row = _require(connection, key)
     if row.finished_us is not None:
         raise turn_ended(key)
-    if row.owner_id is not None and row.owner_id != owner.replica_id and row.lease_until > now:
+    if row.waits and not row.cancel_requested:
+        raise turn_waits(key)
+    if row.owner_id not in (None, owner.replica_id, dead) and row.lease_until > now:
         raise lease_held(key)
     connection.execute(
         "UPDATE turn SET state = 'running', epoch = epoch + 1, attempts = attempts + 1, owner_id = ?, owner_endpoint = ?, "
-        "lease_until = ? WHERE id = ?",
+        "lease_until = ?, waits = 0 WHERE id = ?",
         (owner.replica_id, owner.endpoint, now + lease_s, row.id),
     )
     return TurnClaim(
@@ -144,8 +110,16 @@ def claim(
     )
 
 
+def grant_grace(connection: apsw.Connection, now: float) -> None:
+    """Leases that ran out while nobody could renew them hold a little longer: their owners may be waiting for the store."""
+    connection.execute(
+        "UPDATE turn SET lease_until = max(lease_until, ?) WHERE finished_us IS NULL AND owner_id IS NOT NULL",
+        (now + RETURN_GRACE_S,),
+    )
+
+
 def get(connection: apsw.Connection, key: TurnKey) -> Turn:
-    return _turn(connection, _require(connection, key))
+    return turn_of(connection, _require(connection, key))
 
 
 def read_events(connection: apsw.Connection, key: TurnKey, *, after_seq: int, limit: int) -> EventPage:
@@ -164,7 +138,7 @@ def read_events(connection: apsw.Connection, key: TurnKey, *, after_seq: int, li
         if records and size > PAGE_BYTES:
             break
         records.append(EventRecord(seq=seq, step=step, attempt=attempt, terminal=bool(terminal), body=body))
-    return EventPage(turn=_turn(connection, row), records=tuple(records))
+    return EventPage(turn=turn_of(connection, row), records=tuple(records))
 
 
 def request_cancel(connection: apsw.Connection, _now: float, key: TurnKey) -> Turn:
@@ -172,15 +146,19 @@ def request_cancel(connection: apsw.Connection, _now: float, key: TurnKey) -> Tu
     if row.finished_us is None and not row.cancel_requested:
         connection.execute("UPDATE turn SET cancel_requested = 1 WHERE id = ?", (row.id,))
         row = row._replace(cancel_requested=1)
-    return _turn(connection, row)
+    return turn_of(connection, row)
 
 
 def find_abandoned(connection: apsw.Connection, *, now: float, limit: int) -> list[TurnKey]:
-    """Longest abandoned first. Looks at the turns that have not ended, which an index keeps apart."""
+    """Longest abandoned first. Looks at the turns that have not ended, which an index keeps apart.
+
+    A turn that waits got the lease of the moment it was accepted in, so that it is due as soon as its cancel is requested.
+    """
     rows = connection.execute(
         "SELECT c.tenant_id, c.user_id, c.conversation_id, t.turn_id "
         "FROM turn t INDEXED BY turn_open JOIN conversation c ON c.id = t.conversation "
-        "WHERE t.finished_us IS NULL AND t.lease_until <= ? AND c.tenant_id IS NOT NULL "
+        "WHERE t.finished_us IS NULL AND t.lease_until <= ? AND (t.waits = 0 OR t.cancel_requested) "
+        "AND c.tenant_id IS NOT NULL "
         "ORDER BY t.lease_until, t.id LIMIT ?",
         (now, limit),
     )
@@ -192,29 +170,67 @@ def find_abandoned(connection: apsw.Connection, *, now: float, limit: int) -> li
     return keys
 
 
+def let_through(connection: apsw.Connection, now: float, conversation: int) -> tuple[str | None, str | None]:
+    """Whose turn it is after one has ended: the oldest that has not, and its id again if it has waited until now."""
+    oldest: Any = connection.execute(
+        "SELECT id, turn_id, waits FROM turn WHERE conversation = ? AND finished_us IS NULL ORDER BY id LIMIT 1",
+        (conversation,),
+    ).fetchone()
+    if oldest is None:
+        return None, None
+    turn, turn_id, waits = oldest
+    if not waits:
+        return turn_id, None
+    accepted: Any = connection.execute("SELECT body FROM turn_input WHERE turn = ?", (turn,)).fetchone()
+    connection.execute(
+        "UPDATE turn SET waits = 0, lease_until = ?, deadline = ? WHERE id = ?",
+        (now + UNCLAIMED_S, deadline_of_let_through(_INPUT.decode(accepted[0]), now), turn),
+    )
+    return turn_id, turn_id
+
+
+def was_let_through(connection: apsw.Connection, conversation: int) -> str | None:
+    """The turn whose turn it is, where it has been let through and nobody has claimed it yet."""
+    oldest: Any = connection.execute(
+        "SELECT turn_id, epoch, deadline FROM turn WHERE conversation = ? AND finished_us IS NULL ORDER BY id LIMIT 1",
+        (conversation,),
+    ).fetchone()
+    if oldest is None or oldest[1] > 0 or oldest[2] is None:
+        return None
+    return str(oldest[0])
+
+
+def not_ended(connection: apsw.Connection, conversation: int) -> list[TurnRow]:
+    """The turns of a conversation that have not ended, oldest first: as many as may wait, and one more."""
+    rows: Any = connection.execute(
+        _SELECT + "t.conversation = ? AND t.finished_us IS NULL ORDER BY t.id", (conversation,)
+    )
+    return [TurnRow(*row) for row in rows]
+
+
 def _require(connection: apsw.Connection, key: TurnKey) -> TurnRow:
-    row = _find(connection, key)
+    row = find(connection, key)
     if row is None:
         raise no_turn()
     return row
 
 
-def _find(connection: apsw.Connection, key: TurnKey) -> TurnRow | None:
+def find(connection: apsw.Connection, key: TurnKey) -> TurnRow | None:
     at = key.conversation
     row: Any = connection.execute(
-        _SELECT + "t.turn_id = ?", (at.tenant_id, at.user_id, at.conversation_id, key.turn_id)
+        _OF_KEY + "t.turn_id = ?", (at.tenant_id, at.user_id, at.conversation_id, key.turn_id)
     ).fetchone()
     return None if row is None else TurnRow(*row)
 
 
-def _find_by_client(connection: apsw.Connection, at: ConversationKey, client_turn_id: str) -> TurnRow | None:
+def find_by_client(connection: apsw.Connection, at: ConversationKey, client_turn_id: str) -> TurnRow | None:
     row: Any = connection.execute(
-        _SELECT + "t.client_turn_id = ?", (at.tenant_id, at.user_id, at.conversation_id, client_turn_id)
+        _OF_KEY + "t.client_turn_id = ?", (at.tenant_id, at.user_id, at.conversation_id, client_turn_id)
     ).fetchone()
     return None if row is None else TurnRow(*row)
 
 
-def _turn(connection: apsw.Connection, row: TurnRow) -> Turn:
+def turn_of(connection: apsw.Connection, row: TurnRow) -> Turn:
     accepted = _INPUT.decode(row.input)
     rows: Any = connection.execute("SELECT body FROM turn_step WHERE turn = ? ORDER BY step", (row.id,))
     steps = tuple(_STEP.decode(body) for (body,) in rows)
@@ -228,10 +244,13 @@ def _turn(connection: apsw.Connection, row: TurnRow) -> Turn:
         principal=accepted.principal,
         query=accepted.query,
         created_at=accepted.created_at,
-        deadline=accepted.deadline,
+        deadline=accepted.deadline if row.deadline is None else row.deadline,
         client_turn_id=accepted.client_turn_id,
         request_id=accepted.request_id,
+        client_message_id=accepted.client_message_id,
+        replaces=accepted.replaces,
         state=row.state,
+        waits=bool(row.waits),
         epoch=row.epoch,
         last_seq=row.last_seq,
         attempts=row.attempts,

@@ -9,12 +9,18 @@ import sys
 from pathlib import Path
 
 import apsw
+import pytest
 
 from serve_app.domain.ids import TurnKey
+from serve_app.errors import LeaseLost
+from serve_app.storage.rules import RETURN_GRACE_S
 from serve_app.storage.sqlite import SqliteStore
 from tests.contract.store_inputs import (
     ANNA,
     PROMPT,
+    SECOND,
+    Clock,
+    accepted,
     claimed,
     completed,
     conversation_key,
@@ -53,6 +59,23 @@ async def test_a_reopened_store_has_everything(tmp_path: Path) -> None:
     assert await everything(again) == before
     assert (await claimed(again, open_)).turn.epoch == 2
     await again.close()
+
+
+async def test_leases_that_ran_out_while_the_store_was_away_hold_a_little_longer(tmp_path: Path) -> None:
+    clock = Clock()
+    store = await SqliteStore.open(tmp_path, clock=clock)
+    held, unclaimed = await running(store, C1), await accepted(store, conversation_key("c2"))
+    await store.close()
+    clock.advance(60)
+    store = await SqliteStore.open(tmp_path, clock=clock)
+    assert await store.find_abandoned_turns() == [unclaimed]
+    clock.advance(RETURN_GRACE_S - 0.1)
+    with pytest.raises(LeaseLost):
+        await claimed(store, held, SECOND)
+    assert only(await store.append([share(held, lease_s=0.1)])).status == "ok"
+    clock.advance(0.1)
+    assert held in await store.find_abandoned_turns()
+    await store.close()
 
 
 async def test_a_killed_process_loses_nothing_it_acknowledged(tmp_path: Path) -> None:

@@ -10,25 +10,34 @@ import apsw
 import pytest
 
 from serve_app.domain.ids import TurnKey
+from serve_app.domain.turns import OnBusy
 from serve_app.storage.pages import ConversationCursor, MessageCursor
 from serve_app.storage.sqlite import SqliteStore, appends, conversations, removals, turns
+from serve_app.storage.sqlite.acceptance import accept
 from serve_app.storage.sqlite.connection import open_writer
 from serve_app.storage.sqlite.schema import MIGRATIONS, migrate
 from tests.contract.store_inputs import (
     ANNA,
     FIRST,
     PROMPT,
+    Clock,
+    accepted,
     completed,
     conversation_key,
     delta,
+    ended,
     finish,
     new_turn,
+    only,
+    queued,
     response,
     share,
+    shown,
     step,
 )
 
 C1 = conversation_key("c1")
+BEHIND: tuple[OnBusy, ...] = ("queue", "interrupt")
 
 
 def test_an_empty_file_is_brought_from_version_0_to_the_newest_once(tmp_path: Path) -> None:
@@ -59,6 +68,55 @@ def test_a_migration_that_fails_leaves_the_version_before_it(tmp_path: Path) -> 
     connection.close()
 
 
+async def test_a_file_that_version_1_wrote_is_taken_over_with_all_it_holds(tmp_path: Path) -> None:
+    write_version_1(tmp_path)
+    clock = Clock()
+    clock.advance(12)
+    store = await SqliteStore.open(tmp_path, clock=clock)
+    ended, open_ = (TurnKey(conversation=C1, turn_id=f"c1.01JC000000000000000000000{n}") for n in (1, 2))
+    head = await store.get_conversation(C1)
+    assert (head.title, head.message_count, head.active_turn_id) == ("Plans", 3, open_.turn_id)
+    assert head.session_prompt == PROMPT
+    question, answer, running_ = (await store.list_messages(C1, replaced=True)).items
+    assert (question.text, answer.text, running_.text) == ("q1", "a1", "q2")
+    assert (answer.reaction, answer.replaced_by, answer.position) == ("up", None, 2)
+    assert await store.find_message(C1, question.message_id) == question
+    old, new = await store.get_turn(ended), await store.get_turn(open_)
+    assert (old.state, old.waits, old.replaces, old.client_message_id) == ("completed", False, None, None)
+    assert (old.deadline, old.steps, old.client_turn_id) == (1_700_000_300.5, (step(),), "k1")
+    assert (new.state, new.waits, new.last_seq, new.epoch) == ("running", False, 2, 1)
+    assert len((await store.read_events(ended)).records) == 3
+    await store.close()
+
+
+async def test_turns_of_version_1_go_on_where_they_were(tmp_path: Path) -> None:
+    write_version_1(tmp_path)
+    clock = Clock()
+    clock.advance(12)
+    store = await SqliteStore.open(tmp_path, clock=clock)
+    ended_before, open_ = (TurnKey(conversation=C1, turn_id=f"c1.01JC000000000000000000000{n}") for n in (1, 2))
+    follower = await queued(store, C1, "q3")
+    reply = only(await store.append([share(open_, delta(open_, 3), response(open_, 4), finish=finish(open_, "a2"))]))
+    assert (reply.status, reply.next_turn) == ("ok", follower)
+    await ended(store, follower, "a3")
+    assert await shown(store, C1) == ["q1", "a1", "q2", "a2", "q3", "a3"]
+    await ended(store, await accepted(store, conversation_key("c2"), "q4"), "a4")
+    assert await shown(store, conversation_key("c2")) == ["q3", "a3", "q4", "a4"]
+    new = new_turn(C1, "q1", replaces=ended_before.assistant_message_id)
+    await store.accept_turn(new)
+    await ended(store, new.key, "a1 anew")
+    assert await shown(store, C1) == ["q1", "a1 anew"]
+    await store.close()
+
+
+def write_version_1(folder: Path) -> None:
+    connection = apsw.Connection(str(folder / "parley.db"))
+    connection.pragma("journal_mode", "wal")
+    connection.execute((Path(__file__).parent / "version_1.sql").read_text())
+    assert connection.pragma("user_version") == 1
+    connection.close()
+
+
 def test_no_statement_walks_through_a_table(tmp_path: Path) -> None:
     """Each is planned as a search by an index, whatever the length of the history."""
     connection = open_writer(tmp_path / "x.db")
@@ -75,10 +133,15 @@ def test_no_statement_walks_through_a_table(tmp_path: Path) -> None:
         lambda: conversations.page(
             connection, ANNA, archived=False, after=ConversationCursor(archived=False, updated_us=1, order=1), limit=5
         ),
-        lambda: conversations.message_page(connection, C1, after=None, limit=5, descending=False),
+        lambda: conversations.message_page(connection, C1, after=None, limit=5, descending=False, replaced=False),
         lambda: conversations.message_page(
-            connection, C1, after=MessageCursor(descending=True, position=3), limit=5, descending=True
+            connection, C1, after=MessageCursor(descending=True, position=3), limit=5, descending=True, replaced=False
         ),
+        lambda: conversations.message_page(connection, C1, after=None, limit=5, descending=True, replaced=True),
+        lambda: conversations.message_page(connection, C1, after=None, limit=5, descending=False, replaced=True),
+        lambda: conversations.get_message(connection, C1, key.user_message_id),
+        lambda: conversations.message_called(connection, C1, "m1"),
+        lambda: conversations.message_called(connection, C1, key.user_message_id),
         lambda: conversations.newest(connection, ANNA),
         lambda: turns.read_events(connection, key, after_seq=0, limit=5),
         lambda: turns.find_abandoned(connection, now=9.0, limit=5),
@@ -106,7 +169,9 @@ def test_no_statement_walks_through_a_table(tmp_path: Path) -> None:
     assert indexes >= {
         "conversation_key",
         "conversation_recent",
+        "message_shown",
         "turn_client",
+        "turn_client_message",
         "turn_open",
         "turn_prunable",
     }
@@ -116,11 +181,26 @@ def test_no_statement_walks_through_a_table(tmp_path: Path) -> None:
 def whole_turn(connection: apsw.Connection) -> TurnKey:
     conversations.ensure(connection, 1.0, C1)
     key = TurnKey.new(C1)
-    turns.accept(connection, 1.0, new_turn(C1, client_turn_id="k", key=key))
+    accept(
+        connection,
+        1.0,
+        new_turn(C1, client_turn_id="k", client_message_id="m1", key=key),
+        on_busy="reject",
+        max_waiting=8,
+    )
     turns.request_cancel(connection, 1.0, key)
-    turns.claim(connection, 1.0, key, FIRST, lease_s=5.0, history_limit=5)
+    turns.claim(connection, 1.0, key, FIRST, lease_s=5.0, history_limit=5, dead=None)
     appends.append(connection, 1.0, [share(key, delta(key, 2), step=step(), session_prompt=PROMPT)])
-    appends.append(connection, 1.0, [share(key, delta(key, 2), response(key, 3), finish=finish(key))])
+    others = [TurnKey.new(C1) for _ in range(2)]
+    for other, on_busy in zip(others, BEHIND, strict=True):
+        accept(connection, 1.0, new_turn(C1, key=other), on_busy=on_busy, max_waiting=8)
+    last = share(key, delta(key, 2), response(key, 3), finish=finish(key))
+    for _ in range(2):
+        appends.append(connection, 1.0, [last])
+    for other in others:
+        turns.claim(connection, 1.0, other, FIRST, lease_s=5.0, history_limit=5, dead=None)
+        appends.append(connection, 1.0, [share(other, response(other, 2), finish=finish(other))])
+    accept(connection, 1.0, new_turn(C1, replaces=key.assistant_message_id), on_busy="reject", max_waiting=8)
     conversations.update(
         connection, 1.0, C1, title="t", archived=None, session_prompt=None, if_untitled=False, if_match=None
     )

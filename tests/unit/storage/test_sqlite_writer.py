@@ -13,7 +13,7 @@ import pytest
 from serve_app.errors import Conflict, Internal, Overloaded, ParleyError
 from serve_app.settings import StoreSettings
 from serve_app.storage.sqlite import SqliteStore
-from serve_app.storage.sqlite.connection import open_writer
+from serve_app.storage.sqlite.connection import as_parley_error, open_writer
 from serve_app.storage.sqlite.reader import Readers
 from serve_app.storage.sqlite.writer import Writer
 from tests.contract.store_inputs import conversation_key
@@ -206,6 +206,26 @@ async def test_a_reader_cannot_write_and_its_failure_leaves_it_usable(tmp_path: 
         await readers.run(lambda connection: connection.execute("DELETE FROM turn"))
     assert await readers.run(lambda connection: connection.in_transaction)
     await readers.close()
+
+
+@pytest.mark.parametrize(
+    ("failure", "says", "retryable"),
+    [
+        (apsw.FullError, "free some space", True),
+        (apsw.BusyError, "try again", True),
+        (apsw.IOError, "check its disk and permissions", True),
+        (apsw.ReadOnlyError, "check its disk and permissions", True),
+        (apsw.CorruptError, "put back a copy", False),
+        (apsw.SQLError, "the log says why", False),
+    ],
+)
+def test_a_failure_of_sqlite_says_what_to_do_and_whether_to_try_again(
+    failure: type[apsw.Error], says: str, retryable: bool
+) -> None:
+    told = as_parley_error(failure("as SQLite words it"))
+    assert says in told.message
+    assert told.retryable is retryable
+    assert isinstance(told.__cause__, failure)
 
 
 async def test_a_full_disk_is_overloaded_and_the_store_works_again_when_there_is_space(tmp_path: Path) -> None:

@@ -9,18 +9,19 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec.structs import replace
 
 from serve_app.domain.conversation import Conversation, Reaction
 from serve_app.domain.events import EventRecord
-from serve_app.domain.ids import TurnKey
-from serve_app.domain.turns import AppendTurn, TurnClaim
+from serve_app.domain.ids import ConversationKey, TurnKey
+from serve_app.domain.turns import AppendTurn, OnBusy, TurnClaim
 from serve_app.errors import ParleyError
 from serve_app.storage.memory import MemoryStore
 from serve_app.storage.port import Store
@@ -42,9 +43,24 @@ from tests.contract.store_inputs import (
 )
 
 CONVERSATIONS = (conversation_key("c1"), conversation_key("c2"), conversation_key("c1", OTHERS[0]))
-SHARES = ("fresh", "repeat", "overlap", "gap", "other", "renew", "step", "prompt", "finish", "stale", "late finish")
+SHARES = (
+    "fresh",
+    "repeat",
+    "overlap",
+    "gap",
+    "other",
+    "renew",
+    "retry",
+    "step",
+    "prompt",
+    "finish",
+    "stale",
+    "late finish",
+)
 
 conversations = st.sampled_from(CONVERSATIONS)
+seldom = st.sampled_from([False] * 7 + [True])
+names = st.sampled_from([None, "m1", "m2"])
 Call = Callable[[Store], Awaitable[object]]
 
 
@@ -56,6 +72,7 @@ class StoresAnswerAlike(RuleBasedStateMachine):
         self.clock = Clock()
         self.memory = MemoryStore(clock=self.clock)
         self.sqlite = self.runner.run(SqliteStore.open(self.folder, clock=self.clock))
+        self.sqlite._writer._connection.pragma("synchronous", "off")  # a quarter of the time; nothing dies here
         self.turns: list[TurnKey] = []
 
     def teardown(self) -> None:
@@ -69,21 +86,76 @@ class StoresAnswerAlike(RuleBasedStateMachine):
         assert plain(ours) == plain(theirs)
         return ours
 
+    @initialize(ended=st.integers(0, 2), running=st.booleans(), waiting=st.integers(0, 2))
+    def begin(self, ended: int, running: bool, waiting: int) -> None:
+        """With something there, as few steps lead to a turn that waits or a message that can be replaced."""
+        for number in range(ended + running + waiting):
+            self.accept(CONVERSATIONS[0], "a", None, "m1", "queue", 3)
+            if number < ended:
+                self.end_all(self.turns[-1])
+
     @rule(key=conversations)
     def ensure(self, key: Any) -> None:
         self.both(lambda store: store.ensure_conversation(key))
 
-    @rule(key=conversations, content=st.sampled_from("ab"), client=st.sampled_from([None, "k1", "k2"]))
-    def accept(self, key: Any, content: str, client: str | None) -> None:
-        new = new_turn(key, content, client_turn_id=client)
+    @rule(key=conversations)
+    def accept_where_there_may_be_nothing(self, key: Any) -> None:
+        new = new_turn(key)
         self.both(lambda store: store.accept_turn(new))
         self.turns.append(new.key)
 
+    @rule(
+        key=conversations,
+        content=st.sampled_from("ab"),
+        client=st.sampled_from([None, "k1", "k2"]),
+        called=names,
+        on_busy=st.sampled_from(["reject", "queue", "queue", "interrupt"]),
+        max_waiting=st.integers(1, 3),
+    )
+    def accept(
+        self, key: Any, content: str, client: str | None, called: str | None, on_busy: OnBusy, max_waiting: int
+    ) -> None:
+        self.ensure(key)
+        new = new_turn(key, content, client_turn_id=client, client_message_id=called)
+        self.both(lambda store: store.accept_turn(new, on_busy=on_busy, max_waiting=max_waiting))
+        self.turns.append(new.key)
+
     @precondition(lambda self: self.turns)
-    @rule(data=st.data(), owner=st.sampled_from([FIRST, SECOND]), limit=st.sampled_from([0, 1, 16]))
-    def claim(self, data: st.DataObject, owner: Any, limit: int) -> None:
+    @rule(data=st.data(), called=names, on_busy=st.sampled_from(["reject", "queue", "interrupt"]))
+    def replace(self, data: st.DataObject, called: str | None, on_busy: OnBusy) -> None:
+        """Often after all that runs has ended, as nothing can be replaced before."""
+        of = data.draw(st.sampled_from(self.turns[-4:]))
+        if data.draw(st.booleans()):
+            self.end_all(of)
+        message_id = data.draw(st.sampled_from([of.user_message_id, of.assistant_message_id]))
+        new = new_turn(of.conversation, "c", client_message_id=called, replaces=message_id)
+        self.both(lambda store: store.accept_turn(new, on_busy=on_busy))
+        self.turns.append(new.key)
+
+    @precondition(lambda self: self.turns)
+    @rule(data=st.data(), kinds=st.lists(st.sampled_from(["fresh", "step", "prompt", "finish"]), max_size=3))
+    def run(self, data: st.DataObject, kinds: list[str]) -> None:
+        """A claim and appends that mostly fit, so that turns come to an end and others are let through."""
         key = data.draw(st.sampled_from(self.turns[-4:]))
-        self.both(lambda store: store.claim_turn(key, owner, lease_s=5, history_limit=limit))
+        self.both(partial(claim_for_dead, key))
+        for kind in kinds:
+            self.both(partial(append_one, self.share(key, kind)))
+
+    def end_all(self, of: TurnKey) -> None:
+        for key in [key for key in self.turns if key.conversation == of.conversation]:
+            self.both(partial(claim_for_dead, key))
+            self.both(partial(append_one, self.share(key, "finish")))
+
+    @precondition(lambda self: self.turns)
+    @rule(
+        data=st.data(),
+        owner=st.sampled_from([FIRST, SECOND]),
+        limit=st.sampled_from([0, 1, 16]),
+        dead=st.sampled_from([None, "r1", "r2"]),
+    )
+    def claim(self, data: st.DataObject, owner: Any, limit: int, dead: str | None) -> None:
+        key = data.draw(st.sampled_from(self.turns[-4:]))
+        self.both(lambda store: store.claim_turn(key, owner, lease_s=5, history_limit=limit, dead=dead))
 
     @precondition(lambda self: self.turns)
     @rule(data=st.data())
@@ -107,6 +179,8 @@ class StoresAnswerAlike(RuleBasedStateMachine):
                 return share(key, delta(key, last, "other"), *at, epoch=epoch)
             case "renew":
                 return share(key, epoch=epoch, lease_s=7)
+            case "retry":
+                return share(key, *at, epoch=epoch, attempt=2, step=step(last // 4, last + 1) if last % 2 else None)
             case "step":
                 return share(key, *at, epoch=epoch, step=step(last // 4, last + 1))
             case "prompt":
@@ -140,11 +214,20 @@ class StoresAnswerAlike(RuleBasedStateMachine):
         key = data.draw(st.sampled_from(self.turns[-4:]))
         self.both(lambda store: store.set_reaction(key.conversation, key.user_message_id, reaction))
 
-    @rule(key=conversations)
-    def delete(self, key: Any) -> None:
-        self.both(lambda store: store.delete_conversation(key))
+    @precondition(lambda self: self.turns)
+    @rule(data=st.data(), key=conversations, called=st.sampled_from(["m1", "m2"]))
+    def find_messages(self, data: st.DataObject, key: Any, called: str) -> None:
+        of = data.draw(st.sampled_from(self.turns[-4:]))
+        self.both(lambda store: store.find_message(key, called))
+        for message_id in (of.user_message_id, of.assistant_message_id):
+            self.both(partial(get_and_find, of.conversation, message_id))
 
-    @rule(everything=st.booleans())
+    @rule(key=conversations, really=seldom)
+    def delete(self, key: Any, really: bool) -> None:
+        if really:
+            self.both(lambda store: store.delete_conversation(key))
+
+    @rule(everything=seldom)
     def archive_or_delete_all(self, everything: bool) -> None:
         self.both(lambda store: store.delete_all(ANNA) if everything else store.archive_all(ANNA))
 
@@ -170,13 +253,15 @@ class StoresAnswerAlike(RuleBasedStateMachine):
 
         self.both(pages)
 
-    @rule(key=conversations, descending=st.booleans(), limit=st.integers(1, 3))
-    def page_through_messages(self, key: Any, descending: bool, limit: int) -> None:
+    @rule(key=conversations, descending=st.booleans(), limit=st.integers(1, 3), replaced=st.booleans())
+    def page_through_messages(self, key: Any, descending: bool, limit: int, replaced: bool) -> None:
         async def pages(store: Store) -> list[object]:
             found: list[object] = []
             cursor: str | None = None
             while True:
-                page = await store.list_messages(key, cursor=cursor, limit=limit, descending=descending)
+                page = await store.list_messages(
+                    key, cursor=cursor, limit=limit, descending=descending, replaced=replaced
+                )
                 found.append(page.items)
                 cursor = page.next_cursor
                 if cursor is None:
@@ -187,15 +272,27 @@ class StoresAnswerAlike(RuleBasedStateMachine):
     @invariant()
     def everything_is_alike(self) -> None:
         async def look(store: Store) -> list[object]:
-            found: list[object] = [await answer(store.get_conversation(key)) for key in CONVERSATIONS]
+            calls: list[Awaitable[object]] = [store.get_conversation(key) for key in CONVERSATIONS]
+            calls += [store.list_messages(key, replaced=True) for key in CONVERSATIONS]
             for key in self.turns[-4:]:
-                found.append(await answer(store.get_turn(key)))
-                found.append(await answer(store.read_events(key, after_seq=1, limit=3)))
+                calls += [store.get_turn(key), store.read_events(key, after_seq=1, limit=3)]
+            found = await asyncio.gather(*(answer(call) for call in calls))
             abandoned = await store.find_abandoned_turns()
-            found.append(sorted(key.turn_id for key in abandoned))
-            return found
+            return [*found, sorted(key.turn_id for key in abandoned)]
 
         self.both(look)
+
+
+async def claim_for_dead(key: TurnKey, store: Store) -> object:
+    return await store.claim_turn(key, FIRST, lease_s=5, history_limit=1, dead=SECOND.replica_id)
+
+
+async def append_one(append: AppendTurn, store: Store) -> object:
+    return await store.append([append])
+
+
+async def get_and_find(key: ConversationKey, message_id: str, store: Store) -> object:
+    return [await answer(store.get_message(key, message_id)), await answer(store.find_message(key, message_id))]
 
 
 async def answer(call: Awaitable[Any]) -> Any:

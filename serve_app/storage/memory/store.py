@@ -1,7 +1,4 @@
-"""The store in memory: for tests and for runs that keep nothing. One event loop, no awaits inside, hence no locks.
-
-Written for being plainly right, so that the contract suite can hold the embedded store against it.
-"""
+"""The store port on dictionaries. One event loop, no awaits inside, hence no locks."""
 
 from __future__ import annotations
 
@@ -22,13 +19,13 @@ from serve_app.domain.turns import (
     EventPage,
     FinishTurn,
     NewTurn,
+    OnBusy,
     Owner,
-    StepRecord,
     Turn,
     TurnClaim,
 )
-from serve_app.domain.usage import Usage
 from serve_app.errors import NotFound
+from serve_app.storage.memory.conversation import HeldTurn, KeptConversation, with_step
 from serve_app.storage.pages import (
     MAX_EVENTS,
     PAGE_BYTES,
@@ -41,43 +38,19 @@ from serve_app.storage.pages import (
 )
 from serve_app.storage.port import MAX_PAGE
 from serve_app.storage.rules import (
-    UNCLAIMED_S,
     MisfitError,
-    busy_conversation,
     datetime_of,
-    first_event,
     fresh_records,
     lease_held,
     log_gone,
     no_conversation,
-    no_message,
     no_turn,
-    other_query,
     stale_etag,
     to_us,
     turn_ended,
-    user_message,
+    turn_waits,
 )
 from serve_app.telemetry import logger
-
-
-class _Turn:
-    """A turn, its log, and the lease that is nobody else's business."""
-
-    def __init__(self, turn: Turn, message_position: int, lease_until: float) -> None:
-        self.turn = turn
-        self.message_position = message_position
-        self.lease_until = lease_until
-        self.finished_at_s = 0.0
-        self.records: list[EventRecord] | None = []
-
-
-class _Conversation:
-    def __init__(self, head: Conversation, order: int) -> None:
-        self.head = head
-        self.order = order
-        self.messages: list[Message] = []
-        self.turns: dict[str, _Turn] = {}
 
 
 class MemoryStore:
@@ -85,7 +58,7 @@ class MemoryStore:
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._conversations: dict[ConversationKey, _Conversation] = {}
+        self._conversations: dict[ConversationKey, KeptConversation] = {}
         self._orders = itertools.count(1)
         self._versions = itertools.count(1)
 
@@ -95,9 +68,9 @@ class MemoryStore:
         kept = self._conversations.get(key)
         if kept is None:
             at = datetime_of(to_us(self._clock()))
-            kept = _Conversation(Conversation(key=key, created_at=at, updated_at=at), next(self._orders))
+            head = Conversation(key=key, created_at=at, updated_at=at)
+            kept = KeptConversation(head, next(self._orders), lambda: f"{next(self._versions):x}")
             self._conversations[key] = kept
-            self._change(kept, kept.head)
         return kept.head
 
     async def get_conversation(self, key: ConversationKey) -> Conversation:
@@ -109,7 +82,7 @@ class MemoryStore:
         after = conversation_cursor(cursor, archived=archived)
         limit = bounded_limit(limit)
 
-        def place(kept: _Conversation) -> tuple[int, int]:
+        def place(kept: KeptConversation) -> tuple[int, int]:
             return to_us(kept.head.updated_at.timestamp()), kept.order
 
         found = [kept for kept in self._of(principal) if kept.head.archived == archived]
@@ -145,7 +118,7 @@ class MemoryStore:
             session_prompt=session_prompt or head.session_prompt,
         )
         if changed != head:
-            self._change(kept, changed)
+            kept.change(changed)
         return kept.head
 
     async def delete_conversation(self, key: ConversationKey) -> None:
@@ -155,7 +128,7 @@ class MemoryStore:
     async def archive_all(self, principal: Principal) -> int:
         found = [kept for kept in self._of(principal) if not kept.head.archived]
         for kept in found:
-            self._change(kept, replace(kept.head, archived=True))
+            kept.change(replace(kept.head, archived=True))
         return len(found)
 
     async def delete_all(self, principal: Principal) -> int:
@@ -165,11 +138,17 @@ class MemoryStore:
         return len(found)
 
     async def list_messages(
-        self, key: ConversationKey, *, cursor: str | None = None, limit: int = 50, descending: bool = False
+        self,
+        key: ConversationKey,
+        *,
+        cursor: str | None = None,
+        limit: int = 50,
+        descending: bool = False,
+        replaced: bool = False,
     ) -> Page[Message]:
         after = message_cursor(cursor, descending=descending)
         limit = bounded_limit(limit)
-        messages = list(self._conversation(key).messages)
+        messages = self._conversation(key).messages(replaced=replaced)
         if descending:
             messages.reverse()
         if after is not None:
@@ -181,55 +160,43 @@ class MemoryStore:
             more = encode_cursor(MessageCursor(descending=descending, position=messages[limit - 1].position))
         return Page(items=tuple(messages[:limit]), next_cursor=more)
 
+    async def get_message(self, key: ConversationKey, message_id: str) -> Message:
+        return self._conversation(key).message(message_id)
+
+    async def find_message(self, key: ConversationKey, client_id: str) -> Message:
+        return self._conversation(key).message_called(client_id)
+
     async def set_reaction(self, key: ConversationKey, message_id: str, reaction: Reaction | None) -> Message:
-        messages = self._conversation(key).messages
-        for index, message in enumerate(messages):
-            if message.message_id == message_id:
-                messages[index] = replace(message, reaction=reaction)
-                return messages[index]
-        raise no_message()
+        kept = self._conversation(key)
+        message = replace(kept.message(message_id), reaction=reaction)
+        kept.put_message(message)
+        return message
 
     # The turn log
 
-    async def accept_turn(self, turn: NewTurn) -> AcceptedTurn:
+    async def accept_turn(self, turn: NewTurn, *, on_busy: OnBusy = "reject", max_waiting: int = 8) -> AcceptedTurn:
         kept = self._conversation(turn.key.conversation)
-        for earlier in kept.turns.values():
-            same_input = turn.client_turn_id is not None and earlier.turn.client_turn_id == turn.client_turn_id
-            if same_input or earlier.turn.key == turn.key:
-                if earlier.turn.query != turn.query:
-                    raise other_query()
-                return AcceptedTurn(turn=earlier.turn, created=False)
-        if kept.head.active_turn_id is not None:
-            raise busy_conversation()
-        now = self._clock()
-        accepted = Turn(
-            key=turn.key,
-            principal=turn.principal,
-            query=turn.query,
-            created_at=turn.created_at,
-            deadline=turn.deadline,
-            client_turn_id=turn.client_turn_id,
-            request_id=turn.request_id,
-            last_seq=1,
-        )
-        self._add_message(kept, user_message(turn, 0), now, active_turn_id=turn.key.turn_id)
-        held = _Turn(accepted, len(kept.messages), now + UNCLAIMED_S)
-        held.records = [first_event(turn)]
-        kept.turns[turn.key.turn_id] = held
-        return AcceptedTurn(turn=accepted, created=True)
+        return kept.accept(turn, self._clock(), on_busy=on_busy, max_waiting=max_waiting)
 
-    async def claim_turn(self, key: TurnKey, owner: Owner, *, lease_s: float, history_limit: int) -> TurnClaim:
+    async def claim_turn(
+        self, key: TurnKey, owner: Owner, *, lease_s: float, history_limit: int, dead: str | None = None
+    ) -> TurnClaim:
         held = self._turn(key)
         now = self._clock()
         turn = held.turn
         if turn.ended:
             raise turn_ended(key)
-        if turn.owner is not None and turn.owner.replica_id != owner.replica_id and held.lease_until > now:
+        if not held.may_be_claimed:
+            raise turn_waits(key)
+        held_by = None if turn.owner is None or held.lease_until <= now else turn.owner.replica_id
+        if held_by not in (None, owner.replica_id, dead):
             raise lease_held(key)
-        held.turn = replace(turn, state="running", epoch=turn.epoch + 1, attempts=turn.attempts + 1, owner=owner)
+        held.turn = replace(
+            turn, state="running", epoch=turn.epoch + 1, attempts=turn.attempts + 1, owner=owner, waits=False
+        )
         held.lease_until = now + lease_s
         kept = self._conversation(key.conversation)
-        before = kept.messages[: held.message_position - 1]
+        before = [message for message in kept.messages() if message.position < held.question]
         history = before[max(0, len(before) - min(history_limit, MAX_PAGE)) :]
         return TurnClaim(turn=held.turn, conversation=kept.head, history=tuple(history))
 
@@ -258,38 +225,42 @@ class MemoryStore:
             first = repeated[0].seq - 1
             if held.records is None or held.records[first : first + len(repeated)] != list(repeated):
                 raise MisfitError("records differ from those the log has")
+        follower = None
         if not turn.ended:
-            self._write(held, share, fresh)
+            follower = self._write(held, share, fresh)
         elif fresh or not share.records:
             return lost
+        elif share.finish is not None:
+            follower = self._conversation(share.key.conversation).let_through()
         return AppendReply(
             turn_id=share.key.turn_id,
             status="ok",
             last_seq=held.turn.last_seq,
             cancel_requested=held.turn.cancel_requested,
+            next_turn=None if follower is None else follower.key,
         )
 
-    def _write(self, held: _Turn, share: AppendTurn, fresh: Sequence[EventRecord]) -> None:
+    def _write(self, held: HeldTurn, share: AppendTurn, fresh: Sequence[EventRecord]) -> Turn | None:
+        """Returns the turn that is let through, if any."""
         turn = held.turn
         now = self._clock()
         if share.step is not None:
-            turn = _with_step(turn, share.step)
+            turn = with_step(turn, share.step)
         kept = self._conversation(share.key.conversation)
         if share.finish is not None:
             message_id = share.finish.message.message_id
-            if any(message.message_id == message_id for message in kept.messages):
+            if kept.has_message(message_id):
                 raise MisfitError(f"message {message_id} is already there")
         # Nothing has been written so far, and nothing is refused from here on.
         if held.records is not None:
             held.records.extend(fresh)
-        held.turn = replace(turn, last_seq=turn.last_seq + len(fresh))
+        held.turn = replace(turn, last_seq=turn.last_seq + len(fresh), attempts=max(turn.attempts, share.attempt))
         held.lease_until = now + share.lease_s
         if share.session_prompt is not None and share.session_prompt != kept.head.session_prompt:
-            self._change(kept, replace(kept.head, session_prompt=share.session_prompt))
-        if share.finish is not None:
-            self._finish(kept, held, share.finish, now)
+            kept.change(replace(kept.head, session_prompt=share.session_prompt))
+        return None if share.finish is None else self._finish(kept, held, share.finish, now)
 
-    def _finish(self, kept: _Conversation, held: _Turn, finish: FinishTurn, now: float) -> None:
+    def _finish(self, kept: KeptConversation, held: HeldTurn, finish: FinishTurn, now: float) -> Turn | None:
         held.turn = replace(
             held.turn,
             state=finish.state,
@@ -298,7 +269,7 @@ class MemoryStore:
             finished_at=datetime_of(to_us(now)),
         )
         held.finished_at_s = now
-        self._add_message(kept, finish.message, now, active_turn_id=None)
+        return kept.finish(held, finish.message, now)
 
     async def get_turn(self, key: TurnKey) -> Turn:
         return self._turn(key).turn
@@ -319,13 +290,14 @@ class MemoryStore:
 
     async def request_cancel(self, key: TurnKey) -> Turn:
         held = self._turn(key)
-        if not held.turn.ended:
-            held.turn = replace(held.turn, cancel_requested=True)
+        held.request_cancel()
         return held.turn
 
     async def find_abandoned_turns(self, *, limit: int = 100) -> list[TurnKey]:
         now = self._clock()
-        found = [held for held in self._turns() if not held.turn.ended and held.lease_until <= now]
+        found = [
+            held for held in self._turns() if not held.turn.ended and held.lease_until <= now and held.may_be_claimed
+        ]
         found.sort(key=lambda held: held.lease_until)
         return [held.turn.key for held in found[: min(limit, MAX_EVENTS)]]
 
@@ -345,51 +317,26 @@ class MemoryStore:
     async def close(self) -> None:
         """Keeps what it has: a test may still look at it."""
 
-    def _conversation(self, key: ConversationKey) -> _Conversation:
+    def _conversation(self, key: ConversationKey) -> KeptConversation:
         kept = self._conversations.get(key)
         if kept is None:
             raise no_conversation()
         return kept
 
-    def _turn(self, key: TurnKey) -> _Turn:
+    def _turn(self, key: TurnKey) -> HeldTurn:
         kept = self._conversations.get(key.conversation)
         held = None if kept is None else kept.turns.get(key.turn_id)
         if held is None:
             raise no_turn()
         return held
 
-    def _turns(self) -> Iterator[_Turn]:
+    def _turns(self) -> Iterator[HeldTurn]:
         for kept in self._conversations.values():
             yield from kept.turns.values()
 
-    def _of(self, principal: Principal) -> list[_Conversation]:
+    def _of(self, principal: Principal) -> list[KeptConversation]:
         owner = (principal.tenant_id, principal.user_id)
         return [kept for key, kept in self._conversations.items() if (key.tenant_id, key.user_id) == owner]
-
-    def _change(self, kept: _Conversation, head: Conversation) -> None:
-        kept.head = replace(head, etag=f"{next(self._versions):x}")
-
-    def _add_message(self, kept: _Conversation, message: Message, now: float, *, active_turn_id: str | None) -> None:
-        position = len(kept.messages) + 1
-        kept.messages.append(replace(message, position=position))
-        head = replace(
-            kept.head, message_count=position, active_turn_id=active_turn_id, updated_at=datetime_of(to_us(now))
-        )
-        self._change(kept, head)
-
-
-def _with_step(turn: Turn, step: StepRecord) -> Turn:
-    """The turn with a checkpoint more or anew, its attempts given back. A repeated checkpoint changes nothing.
-
-    Raises MisfitError where a later step has been kept.
-    """
-    if turn.steps and turn.steps[-1].step > step.step:
-        raise MisfitError(f"step {step.step} came after step {turn.steps[-1].step}")
-    if turn.steps and turn.steps[-1] == step:
-        return turn
-    earlier = tuple(kept for kept in turn.steps if kept.step != step.step)
-    steps = (*earlier, step)
-    return replace(turn, steps=steps, usage=sum((kept.usage for kept in steps), Usage()), attempts=0)
 
 
 _log = logger("storage")
