@@ -29,6 +29,7 @@ class _Share(Struct, frozen=True, kw_only=True, array_like=True):
     key: TurnKey
     epoch: int
     lease_s: float
+    attempt: int
     records: tuple[EventRecord, ...]
     outcome: bytes
 
@@ -46,6 +47,7 @@ def encode_batch(batch: Sequence[AppendTurn]) -> bytes:
                 key=append.key,
                 epoch=append.epoch,
                 lease_s=append.lease_s,
+                attempt=append.attempt,
                 records=append.records,
                 outcome=_outcome(append),
             )
@@ -70,6 +72,7 @@ def decode_batch(payload: bytes) -> list[AppendTurn]:
                 key=share.key,
                 epoch=share.epoch,
                 lease_s=share.lease_s,
+                attempt=share.attempt,
                 records=share.records,
                 step=outcome.step,
                 session_prompt=outcome.session_prompt,

@@ -1,9 +1,10 @@
 """Starts Ray, Serve and the graph on this machine, and ends them: the child process of ``parley serve``.
 
-It talks to its parent by lines of JSON on the file descriptor it is given, and stops when its standard input says so or
-closes. Signals are the parent's business.
+It talks to its parent by lines of JSON on the file descriptor it is given, and does what its standard input says: ``stop``,
+as when it closes, or ``redeploy``. Signals are the parent's business.
 
     {"phase": …} progress · {"stages": {name: state}} · {"ready": {…}} · {"failed": sentence}
+    {"redeployed": seconds} · {"redeploy_failed": sentence}
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import logging
 import os
 import re
+import select
 import signal
 import sys
 import time
@@ -28,6 +30,9 @@ STOP_TIMEOUT_S = 7.0
 DRAIN_TIMEOUT_S = 2.0
 _EXCEPTION = re.compile(r"(?:(?:\w+\.)+[A-Z]\w*|[A-Z]\w*(?:Error|Exception)): (?!Traceback )(.+)")
 """The line of a traceback that names what was raised: a class with its module, or one of Python's own."""
+REDEPLOY_ORDER = ("PromptBuilder", "ModelGateway", "ToolExecutor", "Turns", "Ingress", "Store")
+"""One stage after the other, so that starting replicas leave the machine to those that serve. The store, whose replacement
+everybody waits for, comes when nothing else starts. Companions are left alone: they stand for services outside."""
 POLL_S = 0.25
 """Asking ten times a second would cost more than a stage's start."""
 
@@ -49,6 +54,9 @@ class DriverOptions(Struct, frozen=True, kw_only=True):
 class Driver:
     def __init__(self, options: DriverOptions) -> None:
         self._options = options
+        self._channel_secret: Any = None
+        self._versions = dict.fromkeys((*REDEPLOY_ORDER, "Companions"), "0")
+        self._redeploys = 0
         self._tell = os.fdopen(options.tell_fd, "w", encoding="utf-8")
 
     def tell(self, **line: Any) -> None:
@@ -63,15 +71,9 @@ class Driver:
         self.tell(phase="importing Ray")
         import ray
 
-        from deployments.graph import graph
-        from deployments.options import load_serve_config, stage_options
-        from serve_app.settings import Secrets, Settings
-
         options = self._options
         try:
-            serve_config = load_serve_config(Path(options.serve_config))
-            settings = Settings.load(Path(options.config) if options.config else None, options.overrides)
-            application = graph(settings, Secrets.from_environment(), stage_options(serve_config.applications[0]))
+            application, serve_config = self._load()
         except ConfigError as error:
             self.tell(failed=error.message)
             return 2
@@ -96,11 +98,49 @@ class Driver:
             return 2
         client.wait_for_proxies_serving()
         self.tell(ready={"url": f"http://{options.host}:{options.port}", "metrics_port": options.metrics_port})
-        sys.stdin.readline()  # "stop", or the parent is gone
+        while sys.stdin.readline().strip() == "redeploy":  # else "stop", or the parent is gone
+            self._redeploy(client)
         self._drain(serve_config.applications[0].name)
         client.shutdown(timeout_s=STOP_TIMEOUT_S)
         ray.shutdown()
         return 0
+
+    def _load(self) -> tuple[Any, Any]:
+        """The graph and Serve's settings as the files have them now. Raises ConfigError."""
+        from pydantic import SecretStr
+
+        from deployments.graph import graph
+        from deployments.options import load_serve_config, stage_options
+        from serve_app.channel.curve import new_secret
+        from serve_app.settings import Secrets, Settings
+
+        options = self._options
+        serve_config = load_serve_config(Path(options.serve_config))
+        settings = Settings.load(Path(options.config) if options.config else None, options.overrides)
+        secrets = Secrets.from_environment()
+        # Replicas of before and after a redeploy talk to each other, so they share what the first start made.
+        self._channel_secret = self._channel_secret or secrets.parley_channel_secret or SecretStr(new_secret())
+        secrets = secrets.model_copy(update={"parley_channel_secret": self._channel_secret})
+        return graph(settings, secrets, stage_options(serve_config.applications[0]), self._versions), serve_config
+
+    def _redeploy(self, client: Any) -> None:
+        """Reads all settings again and replaces every stage's replicas one after the other. What runs goes on."""
+        began = time.monotonic()
+        self._redeploys += 1
+        for stage in REDEPLOY_ORDER:
+            before = self._versions[stage]
+            self._versions[stage] = str(self._redeploys)
+            try:
+                application, serve_config = self._load()
+            except ConfigError as error:
+                self._versions[stage] = before
+                self.tell(redeploy_failed=error.message)
+                return
+            self.tell(phase=f"redeploying {stage}")
+            if (failed := self._run(client, application, serve_config)) is not None:
+                self.tell(redeploy_failed=failed)
+                return
+        self.tell(redeployed=round(time.monotonic() - began, 1))
 
     def _drain(self, application: str) -> None:
         """Lets clients hear of the stop before their sockets break. A graph that cannot is stopped all the same."""
@@ -144,6 +184,8 @@ class Driver:
         until = time.monotonic() + self._options.start_timeout_s
         told: dict[str, str] = {}
         while time.monotonic() < until:
+            if self._redeploys and select.select([sys.stdin], [], [], 0)[0]:
+                return "It was asked for something else meanwhile."
             status = client.get_serve_status(name)
             stages = {stage.name: stage.status.value for stage in status.deployment_statuses}
             if stages != told:

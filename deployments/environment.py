@@ -83,6 +83,8 @@ def ray_environment(run_dir: Path) -> dict[str, str]:
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(32 * 2**20),
         # Else a proxy that takes more than 5 s to begin, as on a busy machine, is killed and the whole start fails.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+        # A HAProxy that died is replaced after three checks that found it dead; ten seconds apart, that would be half a minute.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",  # else stopping takes 30 s
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + DIRECT_PORTS),

@@ -20,14 +20,25 @@ from serve_app.embedded import companions_of
 from serve_app.settings import Secrets, Settings
 
 
-def graph(settings: Settings, secrets: Secrets, options: Mapping[str, dict[str, Any]] | None = None) -> Application:
-    """The whole graph. ``options`` are Ray's settings by stage, for whoever runs it without Serve reading them itself."""
+def graph(
+    settings: Settings,
+    secrets: Secrets,
+    options: Mapping[str, dict[str, Any]] | None = None,
+    versions: Mapping[str, str] | None = None,
+) -> Application:
+    """The whole graph. ``options`` are Ray's settings by stage, for whoever runs it without Serve reading them itself.
+
+    Deployed again, the replicas of those stages are replaced whose ``versions`` have changed; without any, all are.
+    """
     settings = settings.anchored()
     shared = secrets.parley_channel_secret
     context = StageContext(settings=settings, channel_secret=shared.get_secret_value() if shared else new_secret())
 
     def bind(stage: Any, **peers: Application) -> Application:
-        bound: Application = stage.options(**(options or {}).get(stage.name, {})).bind(context, **peers)
+        chosen = stage.options(**(options or {}).get(stage.name, {}))
+        if versions is not None:
+            chosen = chosen.options(version=versions[stage.name], _internal=True)
+        bound: Application = chosen.bind(context, **peers)
         return bound
 
     store = bind(StoreDeployment)

@@ -7,14 +7,12 @@ deadline, and every way a replica can be gone becomes StageUnavailable, which is
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, cast
 
 import msgspec
 import structlog
-from msgspec import Struct
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException, RequestCancelledError
 from ray.serve.handle import DeploymentHandle
@@ -23,13 +21,13 @@ from deployments.append_frames import decode_batch, encode_batch
 from serve_app.channel.port import Address, Channel
 from serve_app.domain.generation import Generation, ModelCatalog, ModelRequest
 from serve_app.domain.identity import Principal
-from serve_app.domain.ids import TurnKey
 from serve_app.domain.prompts import Prompt, PromptRequest
 from serve_app.domain.tools import ToolCall, ToolResult, ToolServerState, ToolSet
-from serve_app.domain.turns import AppendReply, AppendTurn, Owner
+from serve_app.domain.turns import AppendReply, AppendTurn
 from serve_app.errors import (
     DeadlineExceeded,
     Internal,
+    NotFound,
     Overloaded,
     ParleyError,
     StageUnavailable,
@@ -39,8 +37,9 @@ from serve_app.errors import (
 from serve_app.models.port import TextSink
 from serve_app.storage.port import Store
 from serve_app.telemetry import logger
-from serve_app.turns.port import LiveTail, TailEnd, TailItem
 
+STORE_PATIENCE_S = 25.0
+"""How long a call waits for a store that is being replaced."""
 CALL_TIMEOUT_S = 10.0
 """For calls that do no work of unknown length."""
 GRACE_S = 1.0
@@ -104,10 +103,30 @@ class _StoreCalls:
             raise AttributeError(name)
 
         def forward(*args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
-            request_id = structlog.contextvars.get_contextvars().get("request_id", "")
-            return call(self._handle, "store", "invoke", name, args, kwargs, request_id)
+            return self._call_patiently(name, args, kwargs)
 
         return forward
+
+    async def _call_patiently(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A store that is being replaced is a pause. Every method can be repeated but a change under an etag."""
+        request_id = structlog.contextvars.get_contextvars().get("request_id", "")
+        give_up = time.monotonic() + STORE_PATIENCE_S
+        wait_s = 0.05
+        again = False
+        while True:
+            left_s = max(0.5, give_up - time.monotonic())
+            try:
+                return await call(self._handle, "store", "invoke", name, args, kwargs, request_id, timeout_s=left_s)
+            except StageUnavailable:
+                if kwargs.get("if_match") is not None or time.monotonic() + wait_s > give_up:
+                    raise
+            except NotFound:
+                if again and name == "delete_conversation":
+                    return None  # the call that got no answer had deleted it
+                raise
+            again = True
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, 1.0)
 
     async def append(self, batch: Sequence[AppendTurn]) -> list[AppendReply]:
         # The one call made all the time, by every Turns replica: a frame costs a tenth of a handle call.
@@ -255,108 +274,3 @@ class RemotePrompts:
 
     async def title(self, content: str) -> Prompt:
         return cast(Prompt, await call(self._handle, "prompt builder", "title", content))
-
-
-# -- turns -----------------------------------------------------------------------------------------------------------
-
-FOLLOW = "turns.follow"
-CANCEL = "turns.cancel"
-
-
-class FollowRequest(Struct, frozen=True, kw_only=True):
-    turn_id: str
-    to: Address
-    after_seq: int
-
-
-_ITEMS: msgspec.msgpack.Decoder[list[TailItem]] = msgspec.msgpack.Decoder(list[TailItem])
-
-
-class RemoteFollower:
-    """The owner's end of a tail: pushes batches over the channel to whoever follows."""
-
-    def __init__(self, channel: Channel, to: Address) -> None:
-        self._channel = channel
-        self._to = to
-
-    def push(self, items: Sequence[TailItem]) -> bool:
-        try:
-            self._channel.send(self._to, [_PACK.encode(list(items))])
-        except TooLarge:
-            # The log has it, in pages. Raising here would end the writer that shows everybody's turns.
-            self._channel.send(self._to, [_PACK.encode([TailEnd(complete=False)])])
-            return False
-        return True
-
-
-class RemoteTail:
-    """The follower's end: an inbox of encoded batches, read as a ``LiveTail``."""
-
-    def __init__(self, channel: Channel, max_items: int) -> None:
-        self._inbox = channel.open(max_items=max_items)
-
-    @property
-    def address(self) -> Address:
-        return self._inbox.address
-
-    def end(self) -> None:
-        """Nothing more is expected."""
-        self._inbox.end()
-
-    async def __aiter__(self) -> AsyncIterator[Sequence[TailItem]]:
-        async for batches in self._inbox:
-            items = [item for batch in batches for item in _ITEMS.decode(batch)]
-            yield items
-            if isinstance(items[-1], TailEnd):
-                return
-        yield [TailEnd(complete=False)]
-
-    async def aclose(self) -> None:
-        self._inbox.close()
-
-
-class RemoteTurns:
-    """The turns stage behind a handle.
-
-    A turn is a request of its own, sent by reference from a task with a fresh context: it lives on when the client, or
-    this very replica, goes away.
-    """
-
-    def __init__(self, handle: Handle, channel: Channel, max_items: int) -> None:
-        self._handle = handle.options(_by_reference=True)
-        self._channel = channel
-        self._max_items = max_items
-        self._starting: set[asyncio.Task[None]] = set()
-
-    async def run(self, key: TurnKey, *, after_seq: int = 1) -> LiveTail:
-        tail = RemoteTail(self._channel, self._max_items)
-        task = asyncio.create_task(self._run(key, tail, after_seq), context=contextvars.Context())
-        self._starting.add(task)
-        task.add_done_callback(self._starting.discard)
-        return tail
-
-    async def _run(self, key: TurnKey, tail: RemoteTail, after_seq: int) -> None:
-        try:
-            await self._handle.options(method_name="run_turn").remote(key, tail.address, after_seq)
-        except Exception as error:
-            # The log tells followers what became of the turn, and the sweeper takes it up.
-            log.warning("turn_left_to_sweeper", turn=key.turn_id, error=str(error)[:200])
-            tail.end()
-        else:
-            asyncio.get_running_loop().call_later(GRACE_S, tail.end)
-
-    async def follow(self, key: TurnKey, owner: Owner, *, after_seq: int) -> LiveTail:
-        tail = RemoteTail(self._channel, self._max_items)
-        request = FollowRequest(turn_id=key.turn_id, to=tail.address, after_seq=after_seq)
-        try:
-            if await self._channel.request(owner.endpoint, FOLLOW, _PACK.encode(request), timeout_s=1.0) != b"1":
-                tail.end()
-        except ParleyError:
-            tail.end()
-        return tail
-
-    async def hint_cancel(self, key: TurnKey, owner: Owner) -> None:
-        try:
-            await self._channel.request(owner.endpoint, CANCEL, key.turn_id.encode(), timeout_s=1.0)
-        except ParleyError as error:
-            log.info("cancel_hint_lost", turn=key.turn_id, error=error.message)

@@ -4,6 +4,8 @@ Serve's template binds its metrics and statistics ports on every interface and h
 (``serve/_private/haproxy_templates.py`` in Ray 2.60). Serve does let one name the binary, so this is what it starts: those
 binds of the generated file are rewritten to ``HAPROXY_LAUNCHER_BIND``, the kernel is asked to end HAProxy when the process
 that manages it ends (else it stays behind, holding its ports), and then this process turns into HAProxy, keeping its pid.
+While no replica of the ingress is known, as in the first seconds of a new HAProxy, the template answers every path with 404,
+which says that a conversation is gone; here it is 503, which says to come back.
 
 Run with ``-I -S``: nothing but the standard library, and as little start-up time as possible.
 """
@@ -19,19 +21,30 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 WILDCARD = re.compile(r"^(\s*bind )(?:\*|0\.0\.0\.0|::|\[::\])?:(\d+)")
+NO_REPLICAS = re.compile(
+    r'^(\s*http-request return) status 404 content-type text/plain lf-string "Path .*$', re.MULTILINE
+)
+COME_BACK = (
+    r"\g<1> status 503 content-type application/problem+json hdr retry-after 1 string '"
+    '{"type":"urn:parley:problem:overloaded","title":"Overloaded","status":503,"code":"overloaded",'
+    '"detail":"The server is starting or being replaced; try again in a moment.","retryable":true,"request_id":""}\''
+)
 OPERATORS_CHOICE = "frontend http_frontend"
 """The one section whose address is a setting (``host``), wildcard or not."""
 
 
 def narrowed(text: str, host: str) -> str:
-    """A HAProxy configuration where only users' own way in may listen beyond ``host``, and sockets are their owner's."""
+    """A HAProxy configuration where only users' own way in may listen beyond ``host``, and sockets are their owner's.
+
+    Without replicas it answers that it is not ready.
+    """
     section = ""
     lines = []
     for line in text.splitlines(keepends=True):
         if not line[:1].isspace() and not line.startswith("#"):
             section = line.strip()
         lines.append(line if section == OPERATORS_CHOICE else WILDCARD.sub(rf"\g<1>{host}:\2", line))
-    return "".join(lines).replace("mode 666", "mode 600")
+    return NO_REPLICAS.sub(COME_BACK, "".join(lines)).replace("mode 666", "mode 600")
 
 
 def main(arguments: list[str]) -> None:

@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable
 from ray import serve
 from starlette.types import ASGIApp
 
-from deployments.handles import Handle, RemoteModels, RemotePrompts, RemoteTools, RemoteTurns, call, remote_store
+from deployments.draining import before_draining
+from deployments.handles import Handle, RemoteModels, RemotePrompts, RemoteTools, call, remote_store
+from deployments.remote_turns import RemoteTurns
 from deployments.shell import Shell
 from serve_app.errors import DeadlineExceeded, StageUnavailable
 from serve_app.identity.development import DevelopmentAuthenticator
@@ -49,9 +51,10 @@ class IngressDeployment(Shell):
         )
         await _start_in_order(services)
         self._app = create_app(services)
+        before_draining(self._app.state.send_away)
 
     async def drain(self) -> None:
-        """Tells every socket to reconnect elsewhere and closes it; turns go on."""
+        """The whole graph stops: no more input, and everybody is told to come back; turns are picked up at the next start."""
         await self._app.state.drain()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:

@@ -7,6 +7,7 @@ import contextvars
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import ray
 import ray.util
 from msgspec import Struct
 from ray import serve
@@ -67,5 +68,12 @@ def _log_name(stage: str) -> str:
 
 
 def owner_of(channel: ZeromqChannel) -> Owner:
-    """This replica as the owner of turns."""
-    return Owner(replica_id=serve.get_replica_context().replica_id.unique_id, endpoint=channel.endpoint)
+    """This replica as the owner of turns, by the id that Ray gives with the news of its death."""
+    actor_id = ray.get_runtime_context().get_actor_id()
+    return Owner(replica_id=str(actor_id), endpoint=channel.endpoint)
+
+
+def own_handle() -> DeploymentHandle[Any]:
+    """A handle of this replica's own stage."""
+    mine = serve.get_replica_context()
+    return serve.get_deployment_handle(mine.deployment, mine.app_name)

@@ -5,18 +5,9 @@ from __future__ import annotations
 import msgspec
 from ray import serve
 
-from deployments.handles import (
-    CANCEL,
-    FOLLOW,
-    FollowRequest,
-    Handle,
-    RemoteFollower,
-    RemoteModels,
-    RemotePrompts,
-    RemoteTools,
-    remote_store,
-)
-from deployments.shell import Shell, owner_of
+from deployments.handles import Handle, RemoteModels, RemotePrompts, RemoteTools, remote_store
+from deployments.remote_turns import CANCEL, FOLLOW, FollowRequest, RemoteFollower, RemoteTurns
+from deployments.shell import Shell, own_handle, owner_of
 from serve_app.channel.port import Address
 from serve_app.domain.ids import TurnKey
 from serve_app.turns.stage import TurnsStage
@@ -41,14 +32,17 @@ class TurnsDeployment(Shell):
             models=RemoteModels(models, self._channel),
             tools=RemoteTools(tools),
             metrics=self.metrics,
+            # By handle, so that Serve counts them and waits for them as for any other turn.
+            start_turn=RemoteTurns(own_handle(), self._channel, 1).start,
         )
         self._channel.handle(FOLLOW, self._follow)
         self._channel.handle(CANCEL, self._cancel)
         self._stage.start()
 
-    async def run_turn(self, key: TurnKey, to: Address, after_seq: int) -> None:
-        """Runs an accepted turn to its end; ``to`` is shown its events on the channel."""
-        await self._stage.run_turn(key, RemoteFollower(self._channel, to), after_seq)
+    async def run_turn(self, key: TurnKey, to: Address | None, after_seq: int, dead: str | None) -> None:
+        """Runs an accepted turn to its end; ``to`` is shown its events on the channel. ``dead``: an owner it had."""
+        follower = None if to is None else RemoteFollower(self._channel, to)
+        await self._stage.run_turn(key, follower, after_seq, dead=dead)
 
     async def _follow(self, payload: bytes) -> bytes:
         request = msgspec.msgpack.decode(payload, type=FollowRequest)

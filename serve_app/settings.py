@@ -61,8 +61,10 @@ class ConversationSettings(_Group):
     """Newest messages that go into the prompt, tokens permitting."""
     titles: bool = True
     """Make a title with the utility model beside the first turn."""
-    on_busy: Literal["reject"] = "reject"
-    """What a query does while another turn of the conversation runs."""
+    on_busy: Literal["reject", "queue", "interrupt"] = "reject"
+    """What a query does while another turn of the conversation runs: it is refused, waits, or stops the running one."""
+    max_waiting: Annotated[int, Field(ge=1, le=64)] = 8
+    """Most queries of a conversation that wait (``queue``)."""
 
 
 class TurnSettings(_Group):

@@ -13,8 +13,9 @@ import itertools
 
 from serve_app.channel.frames import CALL_OVERHEAD_BYTES, FRAME_OVERHEAD_BYTES, ITEM_OVERHEAD_BYTES, Answer, Call
 from serve_app.channel.inbox import Inboxes, StreamInbox
-from serve_app.channel.port import Address, ChannelCounts, Handler, Sink
+from serve_app.channel.port import Address, ChannelCounts, Handler, Lost, Sink
 from serve_app.channel.requests import MAX_CALLS, Answering, Waiting
+from serve_app.channel.watches import Watches
 from serve_app.errors import StageUnavailable, TooLarge
 from serve_app.settings import ChannelSettings
 
@@ -59,6 +60,7 @@ class LocalChannel:
         self._answering = Answering(self._settings.max_frame_bytes - FRAME_OVERHEAD_BYTES, max_calls)
         self._gathered: dict[str, dict[int, list[bytes]]] = {}
         self._detached = contextvars.Context()
+        self._watches = Watches()
         self._endpoint = ""
         self._running = False
 
@@ -118,8 +120,15 @@ class LocalChannel:
 
         return await self._waiting.request(endpoint, within_s, submit)
 
+    def watch(self, endpoint: str, lost: Lost) -> Lost:
+        if self._network.find(endpoint) is None:
+            lost()
+            return lambda: None
+        return self._watches.add(endpoint, lost)
+
     def lost(self, endpoint: str) -> None:
         self._waiting.lost(endpoint)
+        self._watches.lost(endpoint)
 
     def _flush(self) -> None:
         gathered, self._gathered = self._gathered, {}

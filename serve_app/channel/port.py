@@ -24,6 +24,9 @@ Handler = Callable[[bytes], Awaitable[bytes]]
 """Answers one request. A ParleyError it raises is raised again at the requester; anything else arrives as Internal.
 It is cancelled when the requester's time is up."""
 
+Lost = Callable[[], None]
+"""Called once when a peer's process is gone. Must not block."""
+
 Sink = Callable[[list[bytes]], None]
 """Takes what has arrived for one stream, at least one item. Must not block."""
 
@@ -100,6 +103,12 @@ class Channel(Protocol):
 
     def handle(self, name: str, handler: Handler) -> None:
         """Answers requests named ``name`` that peers send to this endpoint."""
+
+    def watch(self, endpoint: str, lost: Lost) -> Lost:
+        """Calls ``lost`` when the connection to a peer that has been asked something breaks; at once where there is none.
+
+        Returns what ends the watch, to be called when it is no longer needed.
+        """
 
     async def request(self, endpoint: str, name: str, payload: bytes, *, timeout_s: float | None = None) -> bytes:
         """Asks the process at ``endpoint``. Raises what its handler raised, NotFound for an unknown name, TooLarge, or

@@ -24,9 +24,10 @@ from serve_app.channel.connection import (
 from serve_app.channel.curve import ChannelKeys, Gatekeeper
 from serve_app.channel.frames import FRAME_OVERHEAD_BYTES, Answer, Call, FrameError, decode, failure_of
 from serve_app.channel.inbox import Inboxes, StreamInbox
-from serve_app.channel.port import Address, ChannelCounts, Handler, Sink
+from serve_app.channel.port import Address, ChannelCounts, Handler, Lost, Sink
 from serve_app.channel.requests import MAX_CALLS, Answering, Waiting
 from serve_app.channel.sockets import Context, readable, watch
+from serve_app.channel.watches import Watches
 from serve_app.errors import ConfigError, StageUnavailable
 from serve_app.settings import ChannelSettings
 from serve_app.telemetry import logger
@@ -65,6 +66,7 @@ class ZeromqChannel:
         self._inboxes = Inboxes(self.counts)
         self._answering = Answering(settings.max_frame_bytes - FRAME_OVERHEAD_BYTES, self._bounds.calls)
         self._connections: dict[str, Connection] = {}
+        self._watches = Watches()
         self._detached = contextvars.Context()
         self._instance = ""
         self._endpoint = ""
@@ -140,6 +142,13 @@ class ZeromqChannel:
     def handle(self, name: str, handler: Handler) -> None:
         self._answering.handle(name, handler)
 
+    def watch(self, endpoint: str, lost: Lost) -> Lost:
+        connection = self._connections.get(endpoint)
+        if connection is None or connection.lost_at is not None:
+            lost()
+            return lambda: None
+        return self._watches.add(endpoint, lost)
+
     def send(self, to: Address, items: list[bytes]) -> None:
         if not items:
             return
@@ -203,8 +212,10 @@ class ZeromqChannel:
         """Makes room among the connections where there is none, at the expense of the one unused for longest."""
         if len(self._connections) < self._bounds.connections:
             return True
-        oldest = min(self._connections.values(), key=lambda connection: (connection.busy, connection.flushed_at))
-        if oldest.busy:
+        oldest = min(
+            self._connections.values(), key=lambda connection: (self._in_use(connection), connection.flushed_at)
+        )
+        if self._in_use(oldest):
             self._log.warning("too many peers at a time", connections=len(self._connections))
             return False
         del self._connections[oldest.endpoint]
@@ -217,15 +228,19 @@ class ZeromqChannel:
     def _sweep(self) -> None:
         """Closes idle connections; runs only while there are any."""
         since = self._loop.time() - self._bounds.idle_s
-        for connection in [c for c in self._connections.values() if c.flushed_at < since and not c.busy]:
+        for connection in [c for c in self._connections.values() if c.flushed_at < since and not self._in_use(c)]:
             connection.close()
             del self._connections[connection.endpoint]
         self._sweeper = None
         if self._connections:
             self._sweep_later()
 
+    def _in_use(self, connection: Connection) -> bool:
+        return connection.busy or connection.endpoint in self._watches
+
     def _on_lost(self, connection: Connection) -> None:
         self._waiting.lost(connection.endpoint)
+        self._watches.lost(connection.endpoint)
 
     def _on_gate(self) -> None:
         if self._running:

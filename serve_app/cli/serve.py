@@ -39,6 +39,8 @@ def serve(
     (OPENAI_API_KEY, AZURE_OPENAI_ENDPOINT, …) and it is used instead. Everything said is kept in the data folder, and is
     there again at the next start.
 
+    SIGUSR2 reads the settings again and replaces every replica one after the other, while conversations go on.
+
     Exit codes: 0 stopped in order, 1 ended by itself, 2 could not start (a sentence says which setting and what to do),
     130 stopped while starting.
     """
@@ -131,6 +133,12 @@ class _Screen:
             self.close()
             self.crashed = True
             self.say(f"[red]{escape(line['crashed'])}[/red]")
+        if line.get("phase") == "redeploying":
+            self.say("redeploying …")
+        if "redeployed" in line:
+            self.say(f"Every replica has been replaced: redeployed in {line['redeployed']:.1f} s.")
+        if "redeploy_failed" in line:
+            self.say(f"[red]Not redeployed; what ran before goes on.[/red] {escape(line['redeploy_failed'])}")
         if line.get("phase") == "stopping":
             self.close()
             self.say("stopping …")

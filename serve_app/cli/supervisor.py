@@ -27,10 +27,12 @@ PR_SET_CHILD_SUBREAPER = 36
 GRACE_S = 9.0
 """Orderly part of a stop; killing and reaping take well below a second more."""
 KILL_TIMEOUT_S = 5.0
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+REDEPLOY_SIGNAL = signal.SIGUSR2
 
 OnLine = Callable[[dict[str, Any]], None]
-"""Takes what the driver tells (``phase``, ``stages``, ``ready`` or ``failed``), or ``crashed`` where it died."""
+"""Takes what the driver tells (``phase``, ``stages``, ``ready``, ``failed``, ``redeployed`` or ``redeploy_failed``), or
+``crashed`` where it died."""
 
 
 class Supervisor:
@@ -79,8 +81,11 @@ class Supervisor:
             timeout = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
             for key, _ in selector.select(timeout):
                 if key.fd == signals:
-                    if any(number in SIGNALS for number in os.read(signals, 256)):
+                    numbers = os.read(signals, 256)
+                    if any(number in STOP_SIGNALS for number in numbers):
                         self._stop(child)
+                    elif REDEPLOY_SIGNAL in numbers:
+                        self._redeploy(child)
                     continue
                 chunk = os.read(told, 65536)
                 if not chunk:
@@ -125,6 +130,17 @@ class Supervisor:
         if not self._stopping:
             self._stopping = True
             self._on_line({"phase": "stopping"})
+
+    def _redeploy(self, child: subprocess.Popen[bytes]) -> None:
+        """Asks the driver for it; while it starts, or stops, there is nothing to replace."""
+        if self._stopping or not self._ready or child.stdin is None:
+            return
+        self._on_line({"phase": "redeploying"})
+        try:
+            child.stdin.write(b"redeploy\n")
+            child.stdin.flush()
+        except OSError:
+            pass  # it is ending, which the loop sees
 
     def _code(self, returned: int) -> int:
         if self._failed:
@@ -193,6 +209,6 @@ def _signal_pipe() -> int:
     os.set_blocking(read, False)
     os.set_blocking(write, False)
     signal.set_wakeup_fd(write)
-    for number in (*SIGNALS, signal.SIGCHLD):
+    for number in (*STOP_SIGNALS, REDEPLOY_SIGNAL, signal.SIGCHLD):
         signal.signal(number, lambda *_: None)
     return read

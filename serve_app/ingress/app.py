@@ -26,7 +26,7 @@ from serve_app.ingress.services import IngressServices
 from serve_app.ingress.websocket import ChatSocketEndpoint
 
 API_VERSION = "1"
-_EXPOSED_HEADERS = ("x-request-id", "retry-after", "etag", "x-vercel-ai-ui-message-stream")
+_EXPOSED_HEADERS = ("x-request-id", "retry-after", "etag", "x-turn-id", "x-vercel-ai-ui-message-stream")
 _ALLOWED_HEADERS = (
     "authorization",
     "content-type",
@@ -41,17 +41,24 @@ _ALLOWED_HEADERS = (
 
 
 def create_app(services: IngressServices) -> FastAPI:
-    """The application. ``app.state.drain()`` makes ``/ready`` say so, refuses further input with 503, and sends WebSocket
-    clients elsewhere; idempotent, back within 5 s. The lifespan's end does the same.
+    """The application. Both of these are idempotent, and back within 5 s:
+
+    ``app.state.send_away()``, before this replica alone is replaced: WebSocket clients are told to reconnect, requests and
+    event streams go on to their ends, ``/ready`` says that it drains.
+    ``app.state.drain()``, before the whole graph stops: also refuses further input with 503 and ends event streams with an
+    error that says to come back. The lifespan's end does the same.
     """
     chat = ChatService(services)
     sockets = ChatSocketEndpoint(services, chat)
     readiness = ReadinessProbe(services)
 
-    async def drain() -> None:
+    async def send_away() -> None:
         readiness.draining = True
-        chat.drain()
         await sockets.drain()
+
+    async def drain() -> None:
+        chat.drain()
+        await send_away()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
@@ -69,6 +76,7 @@ def create_app(services: IngressServices) -> FastAPI:
     app.state.services = services
     app.state.chat = chat
     app.state.readiness = readiness
+    app.state.send_away = send_away
     app.state.drain = drain
     for router in (sse.router, conversations.router, meta.router, docs_routes()):
         app.include_router(router)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,16 +22,20 @@ from serve_app.domain.identity import Principal
 from serve_app.domain.ids import CONVERSATION_ID, ConversationKey, TurnKey, new_id
 from serve_app.domain.prompts import PromptRequest
 from serve_app.domain.tools import ToolSet
-from serve_app.domain.turns import NewTurn, Query, Turn
-from serve_app.errors import InvalidInput, NotFound, NotPermitted, Overloaded, ParleyError
+from serve_app.domain.turns import AcceptedTurn, NewTurn, Query, Turn
+from serve_app.errors import Conflict, Gone, InvalidInput, NotFound, NotPermitted, Overloaded, ParleyError
 from serve_app.ingress.catalog import CachedCatalog
 from serve_app.ingress.services import IngressServices
 from serve_app.ingress.tail import PAGE_RECORDS, TurnTail
-from serve_app.storage.rules import first_event
+from serve_app.storage.rules import busy_conversation, first_event
 from serve_app.telemetry import logger
 from serve_app.turns.port import LiveTail
+from serve_app.wire.conversations import message_path
 
 HINT_TIMEOUT_S = 2.0
+STOPPING_WAIT_S = 3.0
+"""How long an input waits for a turn that is being stopped."""
+STOPPING_POLL_S = 0.05
 
 _log = logger("ingress.chat")
 
@@ -64,10 +69,13 @@ class ChatService:
         self.catalog = CachedCatalog(services.models)
         self._starting: set[asyncio.Task[tuple[Turn, bool, LiveTail | None]]] = set()
         self._draining = False
+        self._tails: weakref.WeakSet[TurnTail] = weakref.WeakSet()
 
     def drain(self) -> None:
-        """Takes no more input from now on; what runs is shown to its end. Idempotent."""
+        """Takes no more input from now on, and ends every tail with an error that says to come back. Idempotent."""
         self._draining = True
+        for tail in list(self._tails):
+            tail.interrupt()
 
     async def open_session(
         self, principal: Principal, session_id: str | None = None, role: str | None = None
@@ -99,6 +107,8 @@ class ChatService:
         query: Query,
         *,
         client_turn_id: str | None = None,
+        client_message_id: str | None = None,
+        replaces: str | None = None,
         request_id: str = "",
         title_wait_s: float = 0.0,
         heartbeat_s: float | None = None,
@@ -107,10 +117,10 @@ class ChatService:
 
         An id instead of a conversation, or None for a new one, makes the conversation where there is none, once the input
         has been found good. An input accepted before gives its turn again, and starts it where nobody has yet.
-        ``title_wait_s`` counts for conversations without a title only.
-        Raises InvalidInput, NotPermitted for a tool, Conflict while another turn runs or for a reused
-        ``client_turn_id``, Overloaded while this replica drains. Where no Turns replica can be reached the turn stands,
-        and is picked up later.
+        ``title_wait_s`` counts for conversations without a title only. ``replaces``: see ``NewTurn``.
+        Raises InvalidInput, NotPermitted for a tool, Conflict while another turn runs (unless ``conversation.on_busy`` says
+        otherwise) or for a reused ``client_turn_id``, QuotaExceeded where too many wait, Overloaded while this replica
+        drains. Where no Turns replica can be reached the turn stands, and is picked up later.
         """
         if self._draining:
             raise Overloaded("This server is being replaced; send it again.", None, 1.0)
@@ -125,6 +135,8 @@ class ChatService:
             created_at=datetime.fromtimestamp(now, UTC),
             deadline=now + self._settings.turn.timeout_s,
             client_turn_id=client_turn_id,
+            client_message_id=client_message_id,
+            replaces=replaces,
             request_id=request_id,
         )
         # A fresh context, because a server may cancel what belongs to a request along with it.
@@ -139,7 +151,9 @@ class ChatService:
         tail = self._tail(
             turn,
             # Event 1 of a turn that starts now is known without reading it back.
-            first=(first_event(replace(new_turn, key=turn.key)),) if created or live is not None else (),
+            first=(first_event(replace(new_turn, key=turn.key, client_turn_id=turn.client_turn_id)),)
+            if created or live is not None
+            else (),
             live=live,
             title_wait_s=self._title_wait(conversation, title_wait_s),
             heartbeat_s=heartbeat_s,
@@ -158,7 +172,11 @@ class ChatService:
     ) -> TurnTail:
         """The caller's turn after ``after_seq``, then live. Raises NotFound, Gone, or InvalidInput for a future cursor."""
         key = TurnKey.of(principal, turn_id)
-        page = await self._services.store.read_events(key, after_seq=after_seq, limit=PAGE_RECORDS)
+        try:
+            page = await self._services.store.read_events(key, after_seq=after_seq, limit=PAGE_RECORDS)
+        except Gone as error:
+            where = message_path(key.conversation.conversation_id, key.assistant_message_id)
+            raise Gone(f"{error.message} The answer is at {where}.", None, None, [{"message_url": where}]) from None
         if not page.records and after_seq > page.turn.last_seq:
             raise InvalidInput("after_seq: the turn has no event of that number.")
         return self._tail(
@@ -176,14 +194,21 @@ class ChatService:
     async def cancel(self, principal: Principal, turn_id: str) -> Turn:
         """Asks the turn to stop; one that has ended stays as it is. Raises NotFound."""
         turn = await self._services.store.request_cancel(TurnKey.of(principal, turn_id))
-        if not turn.ended and turn.owner is not None:
-            try:
-                async with asyncio.timeout(HINT_TIMEOUT_S):
-                    await self._services.turns.hint_cancel(turn.key, turn.owner)
-            except (ParleyError, TimeoutError):
-                # Only a hint: the owner hears of it with its next append.
-                _log.info("cancel_hint_lost", turn_id=turn_id)
+        if not turn.ended:
+            await self._hint_cancel(turn)
         return turn
+
+    async def _hint_cancel(self, turn: Turn) -> None:
+        """A cancel of the turn has been stored: lets its owner know, or finds one that ends it."""
+        if turn.owner is None:
+            self._services.turns.start(turn.key)
+            return
+        try:
+            async with asyncio.timeout(HINT_TIMEOUT_S):
+                await self._services.turns.hint_cancel(turn.key, turn.owner)
+        except (ParleyError, TimeoutError):
+            # Only a hint: the owner hears of it with its next append.
+            _log.info("cancel_hint_lost", turn_id=turn.key.turn_id)
 
     async def cancel_active(self, principal: Principal, conversation_id: str) -> Turn | None:
         """Cancels the turn the conversation runs, if any. Raises NotFound."""
@@ -206,10 +231,12 @@ class ChatService:
         return await self.catalog.choose(query.model_id)
 
     async def _start(self, new_turn: NewTurn) -> tuple[Turn, bool, LiveTail | None]:
-        accepted = await self._services.store.accept_turn(new_turn)
+        accepted = await self._accept(new_turn)
         turn = accepted.turn
-        if not accepted.created and turn.state != "accepted":
-            return turn, False, None
+        for interrupted in accepted.interrupted:
+            await self._hint_cancel(interrupted)
+        if accepted.waits or (not accepted.created and turn.state != "accepted"):
+            return turn, accepted.created, None
         try:
             # One that is still only accepted may have been left by a sender that died. The claim admits one owner.
             live = await self._services.turns.run(turn.key)
@@ -217,6 +244,26 @@ class ChatService:
             _log.warning("turn_not_started", turn_id=turn.key.turn_id, reason=error.message)
             return turn, accepted.created, None
         return turn, accepted.created, live
+
+    async def _accept(self, new_turn: NewTurn) -> AcceptedTurn:
+        settings = self._settings.conversation
+        give_up = time.monotonic() + STOPPING_WAIT_S
+        while True:
+            try:
+                return await self._services.store.accept_turn(
+                    new_turn, on_busy=settings.on_busy, max_waiting=settings.max_waiting
+                )
+            except Conflict as error:
+                # Whoever stops an answer and sends the next message at once need not know that stopping takes a moment.
+                if error.message != busy_conversation().message or time.monotonic() >= give_up:
+                    raise
+                if not await self._is_stopping(new_turn.key.conversation):
+                    raise
+                await asyncio.sleep(STOPPING_POLL_S)
+
+    async def _is_stopping(self, key: ConversationKey) -> bool:
+        active = await self._active_turn(await self._services.store.get_conversation(key))
+        return active is None or active.cancel_requested
 
     async def _keep_prompt(self, principal: Principal, conversation: Conversation, tools: ToolSet) -> Conversation:
         """Makes the session's prompt at once, so that what cannot work is said before the first query."""
@@ -257,7 +304,7 @@ class ChatService:
         title_wait_s: float = 0.0,
         heartbeat_s: float | None = None,
     ) -> TurnTail:
-        return TurnTail(
+        tail = TurnTail(
             self._services.store,
             self._services.turns,
             turn,
@@ -268,6 +315,8 @@ class ChatService:
             heartbeat_s=heartbeat_s,
             max_items=self._settings.limits.tail_items,
         )
+        self._tails.add(tail)
+        return tail
 
 
 def _let_go(start: asyncio.Task[tuple[Turn, bool, LiveTail | None]]) -> None:

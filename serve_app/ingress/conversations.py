@@ -94,12 +94,24 @@ async def list_messages(
     cursor: Cursor = None,
     limit: Limit = 50,
     order: Literal["asc", "desc"] = "asc",
+    replaced: bool = False,
 ) -> MessagePage:
-    """In the AI SDK's shape, oldest first; `order=desc` starts at the newest."""
+    """In the AI SDK's shape, oldest first; `order=desc` starts at the newest. `replaced` shows those too that an edit or a new
+    answer has taken the place of.
+    """
     page = await services.store.list_messages(
-        ConversationKey.of(caller, conversation_id), cursor=cursor, limit=limit, descending=order == "desc"
+        ConversationKey.of(caller, conversation_id),
+        cursor=cursor,
+        limit=limit,
+        descending=order == "desc",
+        replaced=replaced,
     )
     return MessagePage.of(page)
+
+
+@router.get("/{conversation_id}/messages/{message_id}", summary="One message", responses=problems(404))
+async def get_message(conversation_id: str, message_id: str, caller: Caller, services: Services) -> MessageView:
+    return MessageView.of(await services.store.get_message(ConversationKey.of(caller, conversation_id), message_id))
 
 
 @router.patch("/{conversation_id}/messages/{message_id}", summary="React to a message", responses=problems(400, 404))

@@ -29,7 +29,7 @@ class Follower:
         if not self._items and not self._over:
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
-            alarm = loop.call_later(timeout_s, self._wake)
+            alarm = loop.call_later(timeout_s, self.wake)
             try:
                 await self._waiter
             finally:
@@ -50,7 +50,7 @@ class Follower:
         try:
             async for batch in self._tail:
                 self._items.extend(batch)
-                self._wake()
+                self.wake()
                 if len(self._items) > self._max_items:
                     break
         except ParleyError as error:
@@ -59,7 +59,7 @@ class Follower:
             _log.exception("live_tail_broken")
         finally:
             self._over = True
-            self._wake()
+            self.wake()
             await self._let_go()
 
     async def _let_go(self) -> None:
@@ -68,6 +68,7 @@ class Follower:
             with contextlib.suppress(ParleyError):
                 await self._tail.aclose()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Lets whoever waits in ``take`` go on."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

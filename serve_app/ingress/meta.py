@@ -80,6 +80,7 @@ async def capabilities(caller: Caller, chat: Chat, services: Services) -> Capabi
             ws_connections_per_user=limits.ws_connections_per_user,
             turn_timeout_s=turn.timeout_s,
             max_steps=turn.max_steps,
+            on_busy=services.settings.conversation.on_busy,
         ),
     )
 

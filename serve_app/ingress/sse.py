@@ -17,10 +17,13 @@ from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 
 from serve_app.domain import turns
+from serve_app.domain.identity import Principal
 from serve_app.domain.ids import ConversationKey, TurnKey
 from serve_app.errors import Conflict, InvalidInput, NotFound, ParleyError
+from serve_app.ingress.branches import Branch, Branches
 from serve_app.ingress.dependencies import Caller, Chat, RequestId, Services, problems
 from serve_app.ingress.limits import CHAT_PATH
+from serve_app.ingress.services import IngressServices
 from serve_app.ingress.tail import TurnTail
 from serve_app.storage.rules import other_query
 from serve_app.telemetry import logger
@@ -32,6 +35,8 @@ from serve_app.wire.turns import Stopped, TurnView
 from serve_app.wire.ws import INTERNAL_SENTENCE, ErrorFrame, TitleFrame
 
 HEARTBEAT_S = 15.0
+TURN_ID_HEADER = "x-turn-id"
+"""Names the turn a stream shows, for clients that go on over another route or the WebSocket."""
 EVENT_HEADERS = {
     "content-type": "text/event-stream",
     "cache-control": "no-cache",
@@ -109,16 +114,26 @@ async def send_message(
     which is made if there is none. `model_id` names the model; without it the prompt's runs if it names one, else the
     configured default. The query with an `Idempotency-Key` (or else a message id) that was used before gives the same turn
     again; another query with it is refused with 409.
+
+    `trigger: "regenerate-message"` answers again: the question or answer named by `messageId`, else the last one. A
+    `messageId` without it names a question that this one takes the place of. What is replaced is kept and no longer shown.
     """
-    if body.trigger == "regenerate-message":
-        raise InvalidInput("trigger: regenerate-message is not supported yet; send the question again.")
     text, message_id = body.query_text()
+    query = turns.Query(content=text, model_id=body.model_id, tool_id=body.tool_id)
+    branch = await _branch(caller, body, query, services)
+    if isinstance(branch, str):
+        tail = await chat.resume(caller, branch, heartbeat_s=HEARTBEAT_S)
+        return _ui_stream(tail, tail.turn.query.model_id)
+    if branch is not None:
+        query = branch.query
     try:
         sent = await chat.send(
             caller,
             body.id,
-            turns.Query(content=text, model_id=body.model_id, tool_id=body.tool_id),
-            client_turn_id=idempotency_key or message_id,
+            query,
+            client_turn_id=idempotency_key or (message_id if branch is None else branch.client_turn_id),
+            client_message_id=message_id if branch is None else branch.client_message_id,
+            replaces=None if branch is None else branch.replaces,
             request_id=request_id,
             title_wait_s=services.settings.turn.title_wait_s,
             heartbeat_s=HEARTBEAT_S,
@@ -199,6 +214,29 @@ async def turn_events(
     return StreamingResponse(_events(tail), headers=EVENT_HEADERS)
 
 
+async def _branch(
+    caller: Principal, body: ChatRequest, query: turns.Query, services: IngressServices
+) -> Branch | str | None:
+    """What the body replaces; the id of a turn that it repeats; None for a plain message."""
+    branches = Branches(services.store)
+    if body.trigger == "regenerate-message":
+        return await branches.regenerate(_key(caller, body), body.message_id, body.model_id)
+    if body.message_id is not None:
+        try:
+            return await branches.edit(_key(caller, body), body.message_id, query)
+        except NotFound:
+            # Some clients name the new message itself.
+            if body.message_id != body.messages[-1].id:
+                raise
+    return None
+
+
+def _key(caller: Principal, body: ChatRequest) -> ConversationKey:
+    if body.id is None:
+        raise NotFound("There is no such message.")
+    return ConversationKey.of(caller, body.id)
+
+
 def _is_json(content_type: str) -> bool:
     kind = content_type.partition(";")[0].strip().lower()
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
@@ -213,7 +251,8 @@ def _seq_of(last_event_id: str, turn_id: str) -> int:
 
 
 def _ui_stream(tail: TurnTail, model_id: str | None) -> StreamingResponse:
-    return StreamingResponse(_ui_chunks(tail, model_id), headers=HEADERS)
+    headers = {**HEADERS, TURN_ID_HEADER: tail.turn.key.turn_id}
+    return StreamingResponse(_ui_chunks(tail, model_id), headers=headers)
 
 
 async def _ui_chunks(tail: TurnTail, model_id: str | None) -> AsyncGenerator[bytes]:

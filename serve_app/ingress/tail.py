@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from serve_app.domain.events import EventRecord
 from serve_app.domain.turns import EventPage, Owner, Turn
-from serve_app.errors import ParleyError, StageUnavailable
+from serve_app.errors import Overloaded, ParleyError, StageUnavailable
 from serve_app.ingress.follower import Follower
 from serve_app.storage.port import Store
 from serve_app.telemetry import logger
@@ -101,6 +101,7 @@ class TurnTail:
         self._answered = False
         self._titled = False
         self._complete = False
+        self._interrupted = asyncio.Event()
         self._batches: AsyncGenerator[list[Shown]] | None = None
 
     @property
@@ -117,6 +118,12 @@ class TurnTail:
         if self._batches is None:
             self._batches = self._run()
         return self._batches
+
+    def interrupt(self) -> None:
+        """Ends the iteration with Overloaded, after what has come: this server stops, the turn does not. Idempotent."""
+        self._interrupted.set()
+        if self._follower is not None:
+            self._follower.wake()
 
     async def aclose(self) -> None:
         """Stops following. Idempotent; the turn goes on."""
@@ -143,6 +150,8 @@ class TurnTail:
         if self._first:
             yield self._in_order(self._first)
         while not self._ended:
+            if self._interrupted.is_set():
+                raise Overloaded("This server is stopping; the answer goes on. Come back and resume it.", None, 1.0)
             if self._follower is None:
                 page = await self._read()
                 yield self._in_order(page.records)
@@ -151,7 +160,7 @@ class TurnTail:
                 if not self._more_to_come(page):
                     return
                 if not await self._follow():
-                    await asyncio.sleep(self._poll_s)
+                    await self._pause(self._poll_s)
                     self._poll_s = min(self._poll_s * 2, self._timing.poll_max_s)
                 continue
             items = await self._follower.take(self._patience_s())
@@ -235,6 +244,11 @@ class TurnTail:
             self._answered = record.body.startswith(_ANSWERED_PREFIX)
         return record
 
+    async def _pause(self, wait_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._interrupted.wait()
+
     async def _read(self) -> EventPage:
         """The log after the cursor. Waits out a store that is being replaced."""
         give_up = time.monotonic() + self._timing.outage_s
@@ -245,7 +259,9 @@ class TurnTail:
                 if not error.retryable or time.monotonic() >= give_up:
                     raise
                 _log.warning("log_unreadable", turn_id=self._turn.key.turn_id, code=error.code)
-                await asyncio.sleep(self._timing.poll_max_s)
+                if self._interrupted.is_set():
+                    raise
+                await self._pause(self._timing.poll_max_s)
             else:
                 self._turn = page.turn
                 return page

@@ -47,7 +47,7 @@ from serve_app.wire.ws import INTERNAL_SENTENCE, ActiveTurn, ErrorFrame, Pong, S
 
 MAX_TAILS = 16
 """Turns shown on one socket at a time."""
-FRAME_TIMEOUT_S = 15.0
+FRAME_TIMEOUT_S = 30.0
 """Longest a client's frame may take to be handled; a tail is not part of it."""
 
 _log = logger("ingress.websocket")

@@ -12,10 +12,18 @@ from serve_app.domain.events import ToolFinished, ToolStarted
 from serve_app.domain.identity import Principal
 from serve_app.domain.tools import ToolCall, ToolResult
 from serve_app.domain.turns import StepRecord, Turn
-from serve_app.errors import ParleyError
+from serve_app.errors import ParleyError, StageUnavailable
 from serve_app.settings import TurnSettings
+from serve_app.telemetry import logger
 from serve_app.tools.port import ToolExecutor
 from serve_app.turns.log import TurnLog
+
+MAX_TRIES = 3
+"""How often a call of an idempotent tool is made where the stage that runs it dies."""
+AGAIN_S = 0.2
+UNKNOWN_OUTCOME = "The outcome is unknown: the server running this call stopped. It may have taken effect; check first."
+
+log = logger("turns.calls")
 
 
 async def run_calls(
@@ -25,14 +33,16 @@ async def run_calls(
     step: int,
     principal: Principal,
     tools: ToolExecutor,
+    idempotent: frozenset[str],
     turn_log: TurnLog,
     settings: TurnSettings,
     checkpoint: Callable[[list[ToolResult]], None],
 ) -> list[ToolResult]:
     """Runs the calls and returns their results in the order of the calls.
 
-    The START of each must be in the store before it runs, so that after a crash nobody can think it did not.
-    ``checkpoint`` is given what is known so far with each result but the last, so that the next owner knows it too.
+    ``idempotent`` names the tools that may be run again. The START of each call must be in the store before it runs, so
+    that after a crash nobody can think it did not. ``checkpoint`` is given what is known so far with each result but the
+    last, so that the next owner knows it too.
     """
     limit = asyncio.Semaphore(settings.max_parallel_tools)
     known: dict[int, ToolResult] = {}
@@ -42,7 +52,8 @@ async def run_calls(
             result = _refusal(call, f"Not run: one step may call at most {settings.max_tool_calls} tools.")
         else:
             async with limit:
-                result = await _run(call, turn, step, principal, tools, settings)
+                tries = MAX_TRIES if call.name in idempotent else 1
+                result = await _run(call, turn, step, principal, tools, settings, tries)
         turn_log.emit(
             ToolFinished,
             tool_call_id=call.tool_call_id,
@@ -88,9 +99,7 @@ def known_results(record: StepRecord) -> list[ToolResult]:
 
 def unknown_outcome(call: ToolCall, turn_log: TurnLog) -> ToolResult:
     """What model and user are told about a call that may or may not have run before a crash."""
-    result = _refusal(
-        call, "The outcome is unknown: the server running this call stopped. It may have taken effect; check first."
-    )
+    result = _refusal(call, UNKNOWN_OUTCOME)
     turn_log.emit(
         ToolFinished,
         tool_call_id=call.tool_call_id,
@@ -103,15 +112,29 @@ def unknown_outcome(call: ToolCall, turn_log: TurnLog) -> ToolResult:
 
 
 async def _run(
-    call: ToolCall, turn: Turn, step: int, principal: Principal, tools: ToolExecutor, settings: TurnSettings
+    call: ToolCall,
+    turn: Turn,
+    step: int,
+    principal: Principal,
+    tools: ToolExecutor,
+    settings: TurnSettings,
+    tries: int,
 ) -> ToolResult:
+    """A call, again with the same key where its stage died and it may be; the model goes on without what failed."""
     key = hashlib.sha256(f"{turn.key.turn_id}\n{step}\n{call.tool_call_id}".encode()).hexdigest()[:32]
     deadline = min(turn.deadline, time.time() + settings.tool_timeout_s)
-    try:
-        return await tools.call(call, principal, deadline=deadline, idempotency_key=key, request_id=turn.request_id)
-    except ParleyError as error:
-        # The stage itself failed: the model may go on without this result, or say so.
-        return _refusal(call, f"The tool could not be run: {error.message}")
+    while True:
+        tries -= 1
+        try:
+            return await tools.call(call, principal, deadline=deadline, idempotency_key=key, request_id=turn.request_id)
+        except StageUnavailable as error:
+            if tries <= 0:
+                log.warning("tool_outcome_unknown", turn=turn.key.turn_id, tool=call.name, error=error.message)
+                return _refusal(call, UNKNOWN_OUTCOME)
+            log.info("tool_run_again", turn=turn.key.turn_id, tool=call.name)
+            await asyncio.sleep(AGAIN_S)
+        except ParleyError as error:
+            return _refusal(call, f"The tool could not be run: {error.message}")
 
 
 def _refusal(call: ToolCall, sentence: str) -> ToolResult:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections.abc import Coroutine
+from typing import Any
 
 from serve_app.domain.ids import TurnKey
 from serve_app.domain.turns import Owner
@@ -22,11 +24,11 @@ class LocalTurns:
 
     async def run(self, key: TurnKey, *, after_seq: int = 1) -> LiveTail:
         tail = LocalTail(self._max_items)
-        # A fresh context and no reference from the caller: the turn outlives whoever asked for it.
-        task = asyncio.create_task(self._stage.run_turn(key, tail, after_seq), context=contextvars.Context())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._begin(self._stage.run_turn(key, tail, after_seq))
         return tail
+
+    def start(self, key: TurnKey) -> None:
+        self._begin(self._stage.run_turn(key))
 
     async def follow(self, key: TurnKey, owner: Owner, *, after_seq: int) -> LiveTail:  # noqa: ARG002 - one owner here
         tail = LocalTail(self._max_items)
@@ -36,6 +38,12 @@ class LocalTurns:
 
     async def hint_cancel(self, key: TurnKey, owner: Owner) -> None:  # noqa: ARG002
         self._stage.hint_cancel(key.turn_id)
+
+    def _begin(self, running: Coroutine[Any, Any, None]) -> None:
+        # A fresh context and no reference from the caller: the turn outlives whoever asked for it.
+        task = asyncio.create_task(running, context=contextvars.Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def stop(self) -> None:
         """Waits for the turns that run, then stops the stage. Bounded by the turns' own deadlines."""

@@ -43,6 +43,7 @@ class TurnLog:
         self._step_has_text = False
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._takes = 0
+        self._uncounted = False
         self._in_flight = False
 
     @property
@@ -54,12 +55,18 @@ class TurnLog:
     def dirty(self) -> bool:
         """Whether the next append has something of this turn to write."""
         return bool(
-            self._records or self._text or self._step_record or self._session_prompt or self._finish is not None
+            self._records
+            or self._text
+            or self._step_record
+            or self._session_prompt
+            or self._finish is not None
+            or self._uncounted
         )
 
     def begin_step(self, step: int, attempt: int) -> None:
-        """Says which model call the coming events belong to."""
+        """Says which model call the coming events belong to. A further attempt is counted once it is ``durable``."""
         self._close_text()
+        self._uncounted = self._uncounted or (step, attempt) > (self.step, self.attempt)
         self.step, self.attempt = step, attempt
         self._step_has_text = False
 
@@ -79,6 +86,7 @@ class TurnLog:
         """Makes a step durable with the events before it; a later record of the same step replaces it."""
         self._close_text()
         self._step_record = record
+        self._uncounted = False  # the attempt has come to its end
         self._wake(False)
 
     def keep_prompt(self, prompt: SessionPrompt) -> None:
@@ -117,6 +125,7 @@ class TurnLog:
             key=self.key,
             epoch=self.epoch,
             lease_s=self._lease_s,
+            attempt=self.attempt if self._uncounted else 0,
             records=tuple(self._records),
             step=self._step_record,
             session_prompt=self._session_prompt,
@@ -124,6 +133,7 @@ class TurnLog:
         )
         self._records.clear()
         self._step_record = self._session_prompt = self._finish = None
+        self._uncounted = False
         self._takes += 1
         self._in_flight = True
         return append

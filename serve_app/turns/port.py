@@ -49,6 +49,9 @@ class Turns(Protocol):
         May raise StageUnavailable. Where no replica takes the turn its tail ends incomplete, and the sweeper picks it up.
         """
 
+    def start(self, key: TurnKey) -> None:
+        """The same for a turn that nobody follows. Returns at once, and never raises: a turn that fails to start is swept up."""
+
     async def follow(self, key: TurnKey, owner: Owner, *, after_seq: int) -> LiveTail:
         """Follows a turn that ``owner`` runs. Where the owner does not answer, the tail ends incomplete."""
 

@@ -40,6 +40,11 @@ log = logger("turns.runner")
 
 T = TypeVar("T")
 
+MAX_ASKS = 4
+"""How often a stage that only computes is asked, where the replica that was asked died."""
+ASK_WAIT_S = 0.1
+"""First wait before it is asked again; it doubles."""
+
 Outcome = Literal["completed", "failed", "cancelled", "lost"]
 
 
@@ -125,13 +130,15 @@ class _Run:
         self._first_delta_ms: int | None = None
         self._response_bytes = 0
         self._claimed = time.time()
+        self._idempotent: frozenset[str] = frozenset()
 
     async def steps(self) -> None:
         """The loop. Returns when the answer is complete; raises ParleyError when it cannot be."""
         if self._turn.attempts > self._settings.max_attempts:
             raise UpstreamFailed(f"The turn was given up after {self._settings.max_attempts} attempts.", False)
-        tool_set = await _twice(lambda: self._runner._offer.tools_for(self._turn.principal))
-        prompt = await _twice(lambda: self._prompt(tool_set.tools))
+        tool_set = await _patiently(lambda: self._runner._offer.tools_for(self._turn.principal))
+        self._idempotent = frozenset(spec.name for spec in tool_set.tools if spec.idempotent)
+        prompt = await _patiently(lambda: self._prompt(tool_set.tools))
         messages = list(prompt.messages)
         await self._finish_calls()
         for record in self._answer.steps:
@@ -185,14 +192,12 @@ class _Run:
         waiting = unfinished_calls(record) if record else []
         if record is None or not waiting:
             return
-        tool_set = await self._runner._offer.tools_for(self._turn.principal)
-        idempotent = {spec.name for spec in tool_set.tools if spec.idempotent}
         self._log.begin_step(record.step, record.attempt)
         generation = _generation_of(record)
         results = known_results(record)
-        results += [unknown_outcome(call, self._log) for call in waiting if call.name not in idempotent]
+        results += [unknown_outcome(call, self._log) for call in waiting if call.name not in self._idempotent]
         results += await self._run_calls(
-            record.step, generation, [call for call in waiting if call.name in idempotent], results
+            record.step, generation, [call for call in waiting if call.name in self._idempotent], results
         )
         self._checkpoint(record.step, generation, results)
 
@@ -204,6 +209,8 @@ class _Run:
         while True:
             self._log.begin_step(step, attempt)
             self._answer.partial = ""
+            if attempt > 1:
+                await self._log.durable()  # counted before it is made: it may be what owners die of
             try:
                 return await self._generate_once(prompt, messages, tools)
             except (UpstreamFailed, StageUnavailable) as error:
@@ -278,6 +285,7 @@ class _Run:
             step=step,
             principal=self._turn.principal,
             tools=self._runner._tools,
+            idempotent=self._idempotent,
             turn_log=self._log,
             settings=self._settings,
             checkpoint=checkpoint,
@@ -351,13 +359,16 @@ class _Run:
         self._runner._metrics.observe("parley_turn_ms", total_ms, outcome=state)
 
 
-async def _twice(ask: Callable[[], Awaitable[T]]) -> T:
+async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
     """Asks a stage again where its replica died: another one answers, and asking changed nothing."""
-    try:
-        return await ask()
-    except StageUnavailable:
-        await asyncio.sleep(0.2)
-        return await ask()
+    wait_s = ASK_WAIT_S
+    for _ in range(MAX_ASKS - 1):
+        try:
+            return await ask()
+        except StageUnavailable:
+            await asyncio.sleep(wait_s)
+            wait_s *= 2
+    return await ask()
 
 
 def _generation_of(record: StepRecord) -> Generation:

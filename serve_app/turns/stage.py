@@ -21,7 +21,7 @@ from serve_app.tools.port import ToolExecutor
 from serve_app.turns.offer import Offer
 from serve_app.turns.runner import TurnRunner
 from serve_app.turns.tails import Follower, Tails
-from serve_app.turns.writer import LogWriter
+from serve_app.turns.writer import LogWriter, StartTurn
 
 log = logger("turns.stage")
 
@@ -42,7 +42,9 @@ class TurnsStage:
         models: ModelGateway,
         tools: ToolExecutor,
         metrics: Metrics,
+        start_turn: StartTurn | None = None,
     ) -> None:
+        """``start_turn`` takes turns that wait for an owner: those swept up, and those let through; by itself, here."""
         self._owner = owner
         self._settings = settings
         self._store = store
@@ -50,7 +52,8 @@ class TurnsStage:
         self._models = models
         self._metrics = metrics
         self._tails = Tails()
-        self._writer = LogWriter(store, settings.turn, metrics, self._tails.publish)
+        self._start_turn = start_turn or self._start_here
+        self._writer = LogWriter(store, settings.turn, metrics, self._tails.publish, self._start_turn)
         self._runner = TurnRunner(
             prompts=prompts,
             models=models,
@@ -80,11 +83,14 @@ class TurnsStage:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._writer.stop()
 
-    async def run_turn(self, key: TurnKey, follower: Follower | None = None, after_seq: int = 1) -> None:
+    async def run_turn(
+        self, key: TurnKey, follower: Follower | None = None, after_seq: int = 1, *, dead: str | None = None
+    ) -> None:
         """Claims an accepted turn and runs it to its end, showing it to ``follower``.
 
-        Returns when the turn has ended or belongs to somebody else; the follower has been told which. Raises Overloaded
-        when this replica runs as many turns as it may.
+        ``dead`` is the id of an owner known to be dead, whose lease need not run out first. Returns when the turn has ended
+        or belongs to somebody else; the follower has been told which. Raises Overloaded when this replica runs as many
+        turns as it may.
         """
         turn_id = key.turn_id
         if turn_id in self._running:
@@ -98,7 +104,7 @@ class TurnsStage:
         self._attach(turn_id, follower, after_seq)
         complete = False
         try:
-            complete = await self._claim_and_run(key)
+            complete = await self._claim_and_run(key, dead)
         finally:
             self._tails.close(turn_id, complete=complete)
             self._running.discard(turn_id)
@@ -118,13 +124,14 @@ class TurnsStage:
         if follower is not None:
             self._tails.follow(turn_id, follower, after_seq)
 
-    async def _claim_and_run(self, key: TurnKey) -> bool:
+    async def _claim_and_run(self, key: TurnKey, dead: str | None) -> bool:
         try:
             claim = await self._store.claim_turn(
                 key,
                 self._owner,
                 lease_s=self._settings.turn.lease_s,
                 history_limit=self._settings.conversation.history_messages,
+                dead=dead,
             )
         except (LeaseLost, NotFound):
             return False
@@ -192,8 +199,11 @@ class TurnsStage:
                 continue
             for key in keys:
                 if key.turn_id not in self._running:
-                    log.info("turn_taken_over", turn=key.turn_id)
-                    self._keep(asyncio.create_task(self.run_turn(key), context=contextvars.Context()))
+                    log.info("turn_swept_up", turn=key.turn_id)
+                    self._start_turn(key)
+
+    def _start_here(self, key: TurnKey) -> None:
+        self._keep(asyncio.create_task(self.run_turn(key), context=contextvars.Context()))
 
     def _keep(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
         """Holds on to a task that nobody waits for, and says how it failed."""

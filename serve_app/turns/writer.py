@@ -12,6 +12,7 @@ import contextvars
 from collections.abc import Callable, Sequence
 
 from serve_app.domain.events import EventRecord
+from serve_app.domain.ids import TurnKey
 from serve_app.domain.turns import AppendReply, AppendTurn, Turn
 from serve_app.errors import ParleyError
 from serve_app.settings import TurnSettings
@@ -21,6 +22,8 @@ from serve_app.turns.log import TurnLog
 
 Publish = Callable[[str, Sequence[EventRecord]], None]
 """Shows stored records of a turn to its followers."""
+StartTurn = Callable[[TurnKey], None]
+"""Finds an owner for a turn that waits for one."""
 
 log = logger("turns.writer")
 
@@ -28,11 +31,14 @@ log = logger("turns.writer")
 class LogWriter:
     """Appends for every open :class:`TurnLog`. ``start`` it on the loop it lives on, ``stop`` it there."""
 
-    def __init__(self, store: TurnStore, settings: TurnSettings, metrics: Metrics, publish: Publish) -> None:
+    def __init__(
+        self, store: TurnStore, settings: TurnSettings, metrics: Metrics, publish: Publish, start_turn: StartTurn
+    ) -> None:
         self._store = store
         self._settings = settings
         self._metrics = metrics
         self._publish = publish
+        self._start_turn = start_turn
         self._logs: dict[str, TurnLog] = {}
         self._wake = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -122,6 +128,8 @@ class LogWriter:
             except Exception:
                 log.exception("publish_failed", turn=turn_log.key.turn_id)  # followers go on from the log
             turn_log.settle(append, reply)
+            if reply.next_turn is not None:
+                self._start_turn(reply.next_turn)
 
     async def _append_patiently(self, batch: list[AppendTurn]) -> list[AppendReply]:
         """A store that is away is a pause: the same records are sent again, which the store takes as written."""

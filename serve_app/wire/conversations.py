@@ -129,6 +129,8 @@ class MessageMetadata(_View):
     model_id: str | None
     usage: UsageView | None
     reaction: Reaction | None
+    replaced_by: str | None
+    """The turn whose edit or new answer took this message's place."""
 
 
 class MessageView(_View):
@@ -162,6 +164,7 @@ class MessageView(_View):
                         "model_id": "default",
                         "usage": {"input_tokens": 812, "output_tokens": 64},
                         "reaction": None,
+                        "replaced_by": None,
                     },
                 }
             ]
@@ -182,6 +185,7 @@ class MessageView(_View):
                 model_id=message.model_id,
                 usage=UsageView.of(message.usage) if message.usage is not None else None,
                 reaction=message.reaction,
+                replaced_by=message.replaced_by,
             ),
         )
 
@@ -201,6 +205,11 @@ class Archived(_View):
 
 class Deleted(_View):
     deleted: Annotated[int, Field(examples=[3])]
+
+
+def message_path(conversation_id: str, message_id: str) -> str:
+    """Where a message is on this server."""
+    return f"/api/conversations/{conversation_id}/messages/{message_id}"
 
 
 def part_views(parts: tuple[Part, ...]) -> list[PartView]:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from serve_app.errors import Internal, NotFound, ParleyError, TooLarge, Unauthenticated
+from serve_app.errors import Gone, Internal, NotFound, ParleyError, TooLarge, Unauthenticated
 
 MEDIA_TYPE = "application/problem+json"
 DEFAULT_RETRY_AFTER_S = 1
@@ -65,6 +65,10 @@ def encode_problem(
     headers = {"content-type": MEDIA_TYPE, "cache-control": "no-store"}
     if status in {429, 503}:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s or DEFAULT_RETRY_AFTER_S)))
+    if isinstance(error, Gone):
+        links = [f'<{where}>; rel="alternate"' for each in error.details or () if (where := each.get("message_url"))]
+        if links:
+            headers["link"] = ", ".join(links)
     if isinstance(error, Unauthenticated):
         headers["www-authenticate"] = "Bearer"
     return EncodedProblem(status=status, headers=headers, body=msgspec.json.encode(problem))

@@ -13,7 +13,8 @@ from msgspec import Struct
 from ray import serve
 
 from deployments import handles
-from deployments.handles import Handle, RemoteModels, RemoteTools, RemoteTurns, text_sink
+from deployments.handles import Handle, RemoteModels, RemoteTools, text_sink
+from deployments.remote_turns import RemoteTurns
 from serve_app import errors
 from serve_app.channel.port import Address
 from serve_app.channel.zeromq import ZeromqChannel

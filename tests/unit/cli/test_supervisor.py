@@ -160,6 +160,25 @@ def test_processes_the_driver_left_behind_are_ended_too(host: Host) -> None:
     assert all(gone(pid) for pid in pids)
 
 
+def test_a_redeploy_is_asked_for_and_the_graph_goes_on(host: Host) -> None:
+    hosted = host(READY + "asked = sys.stdin.readline()\ntell(asked=asked)\n" + STOP_WHEN_ASKED)
+    hosted.until("ready")
+    hosted.signal(signal.SIGUSR2)
+    assert hosted.until("asked") == "redeploy\n"
+    assert {"phase": "redeploying"} in hosted.heard
+    hosted.signal(signal.SIGTERM)
+    assert hosted.end() == 0
+
+
+def test_a_redeploy_asked_for_while_starting_is_nothing(host: Host) -> None:
+    hosted = host("tell(begun=1)\nsys.stdin.readline()\n" + FOR_EVER)
+    hosted.until("begun")
+    hosted.signal(signal.SIGUSR2)
+    hosted.signal(signal.SIGTERM)
+    assert hosted.end() == 130
+    assert {"phase": "redeploying"} not in hosted.heard
+
+
 def test_lines_told_in_pieces_are_heard_whole(host: Host) -> None:
     hosted = host(
         'text = json.dumps({"ready": {"url": "y" * 100000}}).encode() + b"\\n"\n'

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import signal
 import stat
@@ -15,7 +17,7 @@ from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig,
 from ray.serve.config import HTTPOptions, gRPCOptions
 
 from deployments import haproxy_launcher
-from deployments.environment import ray_environment
+from deployments.environment import free_ports, ray_environment
 from deployments.haproxy_launcher import narrowed
 
 
@@ -34,6 +36,23 @@ def generated(folder: Path, host: str = "127.0.0.1", grpc: bool = False) -> str:
     replica = ServerConfig(name="r1", host="127.0.0.1", port=30000)
     backend = BackendConfig(name="parley", path_prefix="/", app_name="parley", servers=[replica])
     api = HAProxyApi(config, {"parley": backend}, config_file_path=str(folder / "h.cfg"))
+    api._generate_config_file_internal()
+    return (folder / "h.cfg").read_text()
+
+
+def without_replicas(folder: Path, port: int) -> str:
+    """The file that a HAProxy begins with, before it is told of any replica."""
+    config = HAProxyConfig(
+        http_options=HTTPOptions(host="127.0.0.1", port=port),
+        grpc_options=gRPCOptions(),
+        socket_path=str(folder / "a"),
+        metrics_socket_path=str(folder / "m"),
+        server_state_base=str(folder),
+        server_state_file=str(folder / "s"),
+        stats_port=free_ports(1)[0],
+        metrics_port=free_ports(1)[0],
+    )
+    api = HAProxyApi(config, {}, config_file_path=str(folder / "h.cfg"))
     api._generate_config_file_internal()
     return (folder / "h.cfg").read_text()
 
@@ -65,12 +84,47 @@ async def test_the_sockets_of_haproxy_are_their_owners(tmp_path: Path) -> None:
     assert "mode 600" in changed
 
 
+async def test_a_haproxy_that_knows_no_replica_says_come_back_and_not_gone(tmp_path: Path) -> None:
+    port = free_ports(1)[0]
+    text = without_replicas(tmp_path, port)
+    assert "return status 404" in text, "Serve answers otherwise now"
+    path = tmp_path / "narrowed.cfg"
+    path.write_text(narrowed(text, "127.0.0.1"))
+    binary = ray_environment(tmp_path / "run")["HAPROXY_LAUNCHER_BINARY"]
+    haproxy = await asyncio.create_subprocess_exec(binary, "-db", "-f", str(path))
+    try:
+        async with asyncio.timeout(20):
+            status, headers, body = await ask(port, "/api/turns/c1.x/events")
+    finally:
+        haproxy.kill()
+        await haproxy.wait()
+    assert status == 503
+    assert headers["retry-after"] == "1"
+    assert (headers["content-type"], json.loads(body)["code"]) == ("application/problem+json", "overloaded")
+
+
+async def ask(port: int, path: str) -> tuple[int, dict[str, str], str]:
+    """A GET, made again until somebody listens."""
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.01)
+            continue
+        writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+        head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+        writer.close()
+        lines = head.split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines[1:])
+        return int(lines[0].split()[1]), headers, body
+
+
 async def test_nothing_else_is_changed_and_doing_it_again_changes_nothing(tmp_path: Path) -> None:
     text = generated(tmp_path)
     changed = narrowed(text, "127.0.0.1")
     pairs = list(zip(text.splitlines(), changed.splitlines(), strict=True))
     different = [before for before, after in pairs if before != after]
-    assert all(line.split()[0] in {"bind", "stats"} for line in different)
+    assert all(line.split()[0] in {"bind", "stats"} or "status 404" in line for line in different)
     assert narrowed(changed, "127.0.0.1") == changed
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 import structlog
+from ray.exceptions import ActorUnavailableError
 
+from deployments import handles
 from deployments.append_frames import decode_batch, encode_batch
 from deployments.handles import remote_store, serve_appends
 from serve_app.channel.local import LocalChannel, LocalNetwork
@@ -223,3 +225,76 @@ def test_whatever_a_tool_answers_survives_the_way_to_the_store(value: Any) -> No
 def test_what_is_no_batch_is_refused() -> None:
     with pytest.raises(msgspec.DecodeError):
         decode_batch(b"nonsense")
+
+
+# -- a store that is being replaced ----------------------------------------------------------------------------------
+
+
+class Dying:
+    """A store whose replica dies of the next calls: before it has acted, or after."""
+
+    def __init__(self, store: Store, deaths: int, acted: bool = False) -> None:
+        self._store = store
+        self._deaths = deaths
+        self._acted = acted
+        self.asked = 0
+
+    async def invoke(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], _: str) -> Any:
+        self.asked += 1
+        if self.asked > self._deaths:
+            return await getattr(self._store, method)(*args, **kwargs)
+        if self._acted:
+            await getattr(self._store, method)(*args, **kwargs)
+        raise ActorUnavailableError("gone", None)
+
+    @property
+    def remote(self) -> Store:
+        return remote_store(FakeHandle(invoke=self.invoke).handle)
+
+
+async def test_a_store_that_is_replaced_is_a_pause() -> None:
+    dying = Dying(MemoryStore(), deaths=2)
+    conversation = await dying.remote.ensure_conversation(ConversationKey.of(ANN, "c1"))
+    assert (conversation.key.conversation_id, dying.asked) == ("c1", 3)
+
+
+async def test_an_input_accepted_by_a_store_that_died_before_it_said_so_is_accepted_once() -> None:
+    store = MemoryStore()
+    key = ConversationKey.of(ANN, "c1")
+    await store.ensure_conversation(key)
+    new = NewTurn(
+        key=TurnKey.new(key),
+        principal=ANN,
+        query=Query(content="Hello"),
+        created_at=datetime.now(UTC),
+        deadline=time.time() + 60,
+    )
+    accepted = await Dying(store, deaths=1, acted=True).remote.accept_turn(new)
+    assert (accepted.turn.key, accepted.created) == (new.key, False)
+    assert len((await store.list_messages(key)).items) == 1
+
+
+async def test_a_deletion_whose_answer_was_lost_is_no_missing_conversation() -> None:
+    store = MemoryStore()
+    key = ConversationKey.of(ANN, "c1")
+    await store.ensure_conversation(key)
+    await Dying(store, deaths=1, acted=True).remote.delete_conversation(key)
+    with pytest.raises(NotFound):
+        await Dying(store, deaths=0).remote.delete_conversation(key)
+
+
+async def test_a_change_under_an_etag_is_not_made_twice() -> None:
+    store = MemoryStore()
+    head = await store.ensure_conversation(ConversationKey.of(ANN, "c1"))
+    dying = Dying(store, deaths=1, acted=True)
+    with pytest.raises(StageUnavailable):
+        await dying.remote.update_conversation(head.key, title="New", if_match=head.etag)
+    assert dying.asked == 1
+
+
+async def test_a_store_that_stays_away_is_an_error_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handles, "STORE_PATIENCE_S", 0.2)
+    dying = Dying(MemoryStore(), deaths=1_000)
+    with pytest.raises(StageUnavailable):
+        await dying.remote.get_conversation(ConversationKey.of(ANN, "c1"))
+    assert dying.asked > 1

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import msgspec
 import pytest
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, ActorUnavailableError
 
-from deployments import handles
-from deployments.handles import CANCEL, FOLLOW, FollowRequest, RemoteFollower, RemoteTail, RemoteTurns
+from deployments import remote_turns
+from deployments.remote_turns import CANCEL, FOLLOW, FollowRequest, RemoteFollower, RemoteTail, RemoteTurns
 from serve_app.channel.local import LocalChannel, LocalNetwork
 from serve_app.channel.port import Address
 from serve_app.domain.events import EventRecord, TextDelta, TurnCancelled
@@ -52,8 +52,8 @@ async def test_a_turns_events_come_as_they_were_pushed_and_end_with_it(near: Loc
         [TailEnd(complete=True)],
     ]
 
-    async def run_turn(key: TurnKey, to: Address, after_seq: int) -> None:
-        assert (key, after_seq) == (KEY, 1)
+    async def run_turn(key: TurnKey, to: Address, after_seq: int, dead: str | None) -> None:
+        assert (key, after_seq, dead) == (KEY, 1, None)
         follower = RemoteFollower(far, to)
         for items in pushed:
             assert follower.push(items)
@@ -66,7 +66,7 @@ async def test_a_turns_events_come_as_they_were_pushed_and_end_with_it(near: Loc
 
 
 @pytest.mark.parametrize(
-    "error", [ActorDiedError(), raised_remotely(Overloaded("full")), raised_remotely(ValueError("bug")), OSError("net")]
+    "error", [raised_remotely(Overloaded("full")), raised_remotely(ValueError("bug")), OSError("net")]
 )
 async def test_a_turn_whose_replica_is_gone_ends_its_tail_incomplete(near: LocalChannel, error: Exception) -> None:
     async def run_turn(*_: object) -> None:
@@ -77,11 +77,11 @@ async def test_a_turn_whose_replica_is_gone_ends_its_tail_incomplete(near: Local
 
 
 async def test_what_came_before_the_replica_died_is_still_read(near: LocalChannel, far: LocalChannel) -> None:
-    async def run_turn(_: TurnKey, to: Address, __: int) -> None:
+    async def run_turn(_: TurnKey, to: Address, *__: object) -> None:
         RemoteFollower(far, to).push([record(2)])
         for _round in range(3):
             await asyncio.sleep(0)
-        raise ActorDiedError
+        raise OSError("net")
 
     tail = await RemoteTurns(FakeHandle(run_turn=run_turn).handle, near, BOUND).run(KEY)
     assert await read(tail) == [record(2), TailEnd(complete=False)]
@@ -90,7 +90,7 @@ async def test_what_came_before_the_replica_died_is_still_read(near: LocalChanne
 async def test_a_tail_whose_end_was_lost_ends_soon_after_the_call(
     near: LocalChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handles, "GRACE_S", 0.01)
+    monkeypatch.setattr(remote_turns, "GRACE_S", 0.01)
 
     async def run_turn(*_: object) -> None:
         pass
@@ -121,6 +121,74 @@ async def test_a_turn_outlives_the_task_that_asked_for_it(near: LocalChannel) ->
         await asyncio.wait({task})
         go_on.set()
         await ended.wait()
+
+
+# -- an owner that dies ----------------------------------------------------------------------------------------------
+
+
+def died(actor_id: str) -> ActorDiedError:
+    error = ActorDiedError()
+    error.actor_id = actor_id
+    return error
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_turns, "FIRST_WAIT_S", 0.0)
+
+
+async def test_the_next_owner_goes_on_with_the_same_tail_and_is_told_who_is_dead(
+    near: LocalChannel, far: LocalChannel, at_once: None
+) -> None:
+    told: list[str | None] = []
+
+    async def run_turn(_: TurnKey, to: Address, __: int, dead: str | None) -> None:
+        told.append(dead)
+        if len(told) == 1:
+            RemoteFollower(far, to).push([record(2)])
+            raise died("a1")
+        if len(told) == 2:
+            raise ActorUnavailableError("cut off", None)
+        RemoteFollower(far, to).push([record(3), LAST, TailEnd(complete=True)])
+
+    tail = await RemoteTurns(FakeHandle(run_turn=run_turn).handle, near, BOUND).run(KEY)
+    assert await read(tail) == [record(2), record(3), LAST, TailEnd(complete=True)]
+    # One that cannot be reached may be alive: its lease has to run out.
+    assert told == [None, "a1", None]
+
+
+async def test_a_turn_that_every_owner_dies_of_is_left_to_the_sweeper(near: LocalChannel, at_once: None) -> None:
+    fake = FakeHandle(run_turn=_die)
+    tail = await RemoteTurns(fake.handle, near, BOUND).run(KEY)
+    assert await read(tail) == [TailEnd(complete=False)]
+    assert len(fake.calls) == remote_turns.MAX_SENDS
+
+
+async def _die(*_: object) -> None:
+    raise died("a1")
+
+
+async def test_a_followed_tail_ends_when_its_owners_process_does(near: LocalChannel, far: LocalChannel) -> None:
+    async def follow(_: bytes) -> bytes:
+        return b"1"
+
+    far.handle(FOLLOW, follow)
+    tail = await RemoteTurns(FakeHandle().handle, near, BOUND).follow(KEY, owner(far), after_seq=0)
+    reading = asyncio.create_task(read(tail))
+    await far.stop()
+    assert await reading == [TailEnd(complete=False)]
+
+
+async def test_a_turn_nobody_follows_is_started_all_the_same(near: LocalChannel) -> None:
+    begun = asyncio.Event()
+
+    async def run_turn(key: TurnKey, to: Address | None, *_: object) -> None:
+        assert (key, to) == (KEY, None)
+        begun.set()
+
+    RemoteTurns(FakeHandle(run_turn=run_turn).handle, near, BOUND).start(KEY)
+    async with asyncio.timeout(5):
+        await begun.wait()
 
 
 # -- follow ----------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import ray.util
 import structlog
 from ray import serve
@@ -30,6 +31,11 @@ class EchoDeployment(Shell):
 
 class Rank:
     rank = 0
+
+
+class RuntimeContext:
+    def get_actor_id(self) -> str:
+        return "r7"
 
 
 class Context:
@@ -101,7 +107,10 @@ async def test_replicas_of_a_stage_do_not_share_a_log_file(
     assert [path.name for path in (tmp_path / "logs").iterdir()] == ["Echo-2.log"]
 
 
-async def test_a_replica_owns_turns_by_its_name_and_its_channels_address(tmp_path: Path, bound: list[str]) -> None:
+async def test_a_replica_owns_turns_by_its_actors_id_and_its_channels_address(
+    tmp_path: Path, bound: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "get_runtime_context", RuntimeContext)
     stage = await made(Settings(data_dir=tmp_path))
     channel = await stage.open_channel()
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -207,20 +208,48 @@ async def test_a_draining_replica_is_not_ready(app: FastAPI, client: Client) -> 
     assert (await client.request("GET", "/health")).status == 200
 
 
-async def test_a_draining_replica_takes_no_messages_and_shows_what_runs(
+async def test_a_replica_that_is_replaced_takes_requests_and_shows_what_runs_to_its_end(
     app: FastAPI, client: Client, stages: Stages
 ) -> None:
     gate = asyncio.Event()
     stages.turns.script = (text("Hello"), gate, answered("Hello"))
     running = await client.open("POST", "/api/chat", asking())
     await running.text_until("text-delta")
+    await app.state.send_away()
+    assert (await client.request("GET", "/ready")).status == 503
+    gate.set()
+    await running.text_until("[DONE]")
+    running.disconnect()
+    assert (await client.request("POST", "/api/chat", asking("More", "c2"))).status == 200
+
+
+@pytest.mark.parametrize("live", [True, False])
+async def test_a_server_that_stops_ends_its_streams_with_an_error_that_says_to_come_back(
+    app: FastAPI, client: Client, stages: Stages, live: bool
+) -> None:
+    gate = asyncio.Event()
+    stages.turns.live = live
+    stages.turns.script = (text("Hello"), gate, answered("Hello"))
+    running = await client.open("POST", "/api/chat", asking())
+    seen = await running.text_until("text-delta")
+    turn_id = re.findall(r"id: (\S+):1", seen)[0]
+    events = await client.open("GET", f"/api/turns/{turn_id}/events")
+    await events.text_until("text.delta")
+    await app.state.drain()
+    assert "resume" in await running.text_until('"type":"error"')
+    ended = await events.text_until('"type":"error"')
+    assert '"code":"overloaded"' in ended
+    assert '"retryable":true' in ended
+    gate.set()
+    for stream in (running, events):
+        stream.disconnect()
+
+
+async def test_a_server_that_stops_takes_no_messages(app: FastAPI, client: Client) -> None:
     await app.state.drain()
     refused = await client.request("POST", "/api/chat", asking("More", "c2"))
     assert (refused.status, refused.json()["retryable"], refused.headers["retry-after"]) == (503, True, "1")
     assert (await client.request("GET", "/api/conversations/c2")).status == 404
-    gate.set()
-    await running.text_until("[DONE]")
-    running.disconnect()
 
 
 async def test_the_end_of_the_lifespan_drains(app: FastAPI, client: Client) -> None:

@@ -194,7 +194,6 @@ async def test_a_log_that_breaks_off_ends_the_stream_with_an_error(
         ({"messages": [{"role": "user", "parts": []}]}, 422, "content"),
         ({"messages": [{"role": "user", "parts": [{"type": "text", "text": 3}]}]}, 422, "text"),
         ({"messages": [{"role": "user", "parts": [{"type": "file", "url": "data:x"}]}]}, 422, "files"),
-        ({"trigger": "regenerate-message"}, 422, "regenerate-message"),
         ({"trigger": "shout"}, 422, "trigger"),
         ({"id": "no/slash"}, 422, "id"),
         ({"id": 7}, 422, "id"),
@@ -370,12 +369,22 @@ async def test_an_event_id_this_server_never_sent_is_refused(client: Client, sta
     assert (await client.request("GET", path, headers={"Last-Event-ID": bad.encode().decode("latin-1")})).status == 422
 
 
-async def test_pruned_events_are_gone_and_the_turn_stays(client: Client, stages: Stages) -> None:
+async def test_pruned_events_are_gone_and_the_message_is_where_the_answer_says(client: Client, stages: Stages) -> None:
     await client.request("POST", "/api/chat", asking())
     turn_id = stages.turns.runs[0].turn_id
     await stages.store.prune_events(older_than_s=-1)
     gone = await client.request("GET", f"/api/turns/{turn_id}/events")
     assert (gone.status, gone.json()["code"]) == (410, "gone")
+    where = gone.json()["errors"][0]["message_url"]
+    assert where in gone.json()["detail"]
+    assert gone.headers["link"] == f'<{where}>; rel="alternate"'
+    kept = await client.request("GET", where)
+    assert kept.json()["parts"] == [{"type": "text", "text": "Hello there"}]
+    async with client.socket() as socket:
+        await socket.accepted()
+        socket.send(type="resume", turn_id=turn_id, after_seq=0)
+        told = await socket.frame()
+        assert (told["code"], where in told["message"]) == ("gone", True)
     turn = await client.request("GET", f"/api/turns/{turn_id}")
     assert turn.json()["state"] == "completed"
     assert turn.json()["usage"] == {"input_tokens": 5, "output_tokens": 2}

@@ -8,17 +8,20 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from serve_app.domain.conversation import TextPart, ToolCallPart, ToolResultPart
 from serve_app.domain.events import EventRecord
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import ConversationKey, TurnKey
+from serve_app.domain.prompts import Prompt, PromptRequest
 from serve_app.domain.tools import ToolCall
 from serve_app.domain.turns import AppendReply, AppendTurn
-from serve_app.errors import QuotaExceeded, StageUnavailable, UpstreamFailed
+from serve_app.errors import Overloaded, QuotaExceeded, StageUnavailable, UpstreamFailed
+from serve_app.turns import calls, runner
 from serve_app.turns.port import TailEnd, Title
 from serve_app.turns.tails import LocalTail
-from tests.scripted import Reply, ScriptedModels, ScriptedTools
+from tests.scripted import PlainPrompts, Reply, ScriptedModels, ScriptedTools
 from tests.unit.turns.bench import FIND, PRINCIPAL, SECONDS, bench, call, types
 
 
@@ -100,15 +103,56 @@ async def test_the_last_step_is_made_without_tools_so_that_a_turn_ends() -> None
         assert (await b.events(key))[-1]["type"] == "chat_response"
 
 
-async def test_a_tool_stage_that_is_gone_becomes_a_tool_error_the_model_hears_of() -> None:
-    tools = ScriptedTools(specs=(FIND,), results={"crm.find": StageUnavailable("being replaced")})
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (StageUnavailable("being replaced"), "outcome is unknown"),
+        (Overloaded("too much work"), "could not be run: too much work"),
+    ],
+)
+async def test_a_tool_stage_that_fails_becomes_a_tool_error_the_model_hears_of(error: Exception, told: str) -> None:
+    tools = ScriptedTools(specs=(FIND,), results={"crm.find": error})
     models = ScriptedModels(Reply(tool_calls=(call(),)), Reply(pieces=("Sorry.",)))
     async with bench(models, tools) as b:
         key = await b.accept()
         await b.run(key)
         finished = next(event for event in await b.events(key) if event["type"] == "tool.finished")
         assert finished["ok"] is False
-        assert "could not be run" in models.requests[1].messages[-1].content
+        assert told in finished["result"]
+        assert told in models.requests[1].messages[-1].content
+        assert len(tools.calls) == 1
+
+
+async def test_a_tool_that_may_be_run_again_is_when_its_stage_dies_with_the_same_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calls, "AGAIN_S", 0.0)
+    tools = ScriptedTools(specs=(replace(FIND, idempotent=True),), results={"crm.find": StageUnavailable("gone")})
+    models = ScriptedModels(Reply(tool_calls=(call(),)), Reply(pieces=("Sorry.",)))
+    async with bench(models, tools) as b:
+        key = await b.accept()
+        await b.run(key)
+        assert (len(tools.calls), len(set(tools.keys))) == (calls.MAX_TRIES, 1)
+
+
+class DyingPrompts(PlainPrompts):
+    """Two replicas die of being asked; the third answers."""
+
+    asked = 0
+
+    async def build(self, request: PromptRequest) -> Prompt:
+        self.asked += 1
+        if self.asked < 3:
+            raise StageUnavailable("died")
+        return await super().build(request)
+
+
+async def test_a_stage_that_only_computes_is_asked_again_when_its_replica_dies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "ASK_WAIT_S", 0.0)
+    async with bench(ScriptedModels(Reply(pieces=("Hello.",))), prompts=DyingPrompts()) as b:
+        key = await b.accept()
+        await b.run(key)
+        assert (await b.store.get_turn(key)).state == "completed"
 
 
 async def test_a_call_that_breaks_off_is_voided_and_made_again() -> None:

@@ -15,7 +15,7 @@ from serve_app.domain.conversation import ToolResultPart
 from serve_app.domain.events import EventRecord
 from serve_app.domain.ids import TurnKey
 from serve_app.domain.tools import ToolSpec
-from serve_app.errors import StageUnavailable
+from serve_app.errors import StageUnavailable, UpstreamFailed
 from serve_app.storage.memory import MemoryStore
 from serve_app.turns.port import TailEnd
 from tests.scripted import Reply, ScriptedModels, ScriptedTools
@@ -405,3 +405,41 @@ async def test_a_sweep_that_fails_is_tried_again() -> None:
         key = await b.accept()
         clock.ahead_s = 60
         await until_ended(b, key)
+
+
+async def test_attempts_are_counted_across_owners_and_before_they_are_made() -> None:
+    # The first owner fails once in mid-answer and dies of its second attempt: one is left, and after it none.
+    store = MemoryStore()
+    hold = asyncio.Event()
+    first = ScriptedModels(Reply(pieces=("Half",), error=UpstreamFailed("dropped")), Reply(pieces=("Half",), hold=hold))
+    async with bench(first, store=store, replica="r1", lease_s=0.2, renew_s=0.05, sweep_s=60) as b1:
+        key = await b1.accept()
+        running = asyncio.create_task(b1.stage.run_turn(key))
+        async with asyncio.timeout(SECONDS):
+            await first.holding.wait()
+        assert (await store.get_turn(key)).attempts == 2
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    second = ScriptedModels(Reply(pieces=("Half",), error=UpstreamFailed("dropped")))
+    async with bench(second, store=store, replica="r2", sweep_s=60) as b2:
+        await b2.stage.run_turn(key, dead="r1")
+        assert len(second.requests) == 1
+        assert (await store.get_turn(key)).state == "failed"
+
+
+async def test_an_owner_known_to_be_dead_is_not_waited_for() -> None:
+    store = MemoryStore()
+    hold = asyncio.Event()
+    first = ScriptedModels(Reply(pieces=("Half ", "an answer"), hold=hold))
+    async with bench(first, store=store, replica="r1", lease_s=60, sweep_s=60) as b1:
+        key = await b1.accept()
+        running = asyncio.create_task(b1.stage.run_turn(key))
+        async with asyncio.timeout(SECONDS):
+            await first.holding.wait()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        async with bench(ScriptedModels(Reply(pieces=("Whole",))), store=store, replica="r2", sweep_s=60) as b2:
+            await b2.stage.run_turn(key, dead="somebody else")
+            assert (await store.get_turn(key)).state == "running"
+            await b2.stage.run_turn(key, dead="r1")
+            assert (await store.list_messages(key.conversation)).items[-1].text == "Whole"
