@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE  # bytecode compiled once makes every start several times faster
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test run test lint peers lock benchmark clean
+.PHONY: help setup setup-test run test lint chaos peers lock benchmark clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,8 +20,11 @@ run: setup  ## start everything on http://127.0.0.1:8000
 	@exec $(BIN)/parley serve
 
 test: setup-test peers  ## run the whole suite
-	$(BIN)/python -m pytest tests/unit tests/contract tests/simulators --cov --cov-report=term
+	$(BIN)/python -m pytest -n auto tests/unit tests/contract tests/simulators tests/simulation --cov --cov-report=term
 	$(BIN)/python -m pytest tests/integration tests/e2e
+
+chaos: setup-test  ## kill, stall and cut a running graph, and print what became of its turns
+	$(BIN)/python -m tests.chaos $(CHAOS)
 
 lint: setup-test  ## format, lint, import direction, types
 	$(BIN)/ruff format --check .
