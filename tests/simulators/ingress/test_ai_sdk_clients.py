@@ -16,6 +16,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from serve_app.domain.events import EventRecord
+from serve_app.domain.identity import Principal
+from serve_app.domain.ids import ConversationKey, TurnKey
 from serve_app.turns.port import Title
 from tests.peers import REQUIRE, node
 from tests.simulators.ingress.conftest import Server
@@ -128,6 +130,20 @@ def test_any_log_is_read_without_a_complaint(version: str, command: list[str]) -
         assert len(reading["errors"]) == int(failed_turn), (parts, reading["errors"])
 
 
+async def run(command: list[str], request: dict[str, Any]) -> Any:
+    """Runs a program of the peers while this loop serves it."""
+    node = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=PEERS,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(node.communicate(json.dumps(request).encode()), RUN_S)
+    assert node.returncode == 0, err.decode()
+    return json.loads(out)
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_the_sdks_own_transport_talks_to_the_server(version: str, server: Server, command: list[str]) -> None:
     server.stages.turns.script = (
@@ -145,17 +161,39 @@ async def test_the_sdks_own_transport_talks_to_the_server(version: str, server: 
         "text": "Which?",
         "headers": {"x-dev-user": "ana"},
     }
-    node = await asyncio.create_subprocess_exec(
-        *command,
-        cwd=PEERS,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await asyncio.wait_for(node.communicate(json.dumps(request).encode()), RUN_S)
-    assert node.returncode == 0, err.decode()
-    seen = json.loads(out)
+    seen = await run(command, request)
     assert seen["errors"] == []
     assert "".join(part["text"] for part in seen["message"]["parts"] if part["type"] == "text") == "Contoso has two."
     assert seen["message"]["id"].startswith("msg_")
     assert seen["idleAfter"] is True
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_the_sdks_own_chat_asks_again_edits_and_goes_on(version: str, server: Server, command: list[str]) -> None:
+    turns = server.stages.turns
+
+    async def answers_in_turn(key: TurnKey) -> None:
+        number = len(turns.runs)
+        turns.script = (text("Answer "), text(str(number)), answered(f"Answer {number}"))
+
+    turns.before_playing = answers_in_turn
+    request = {
+        "version": version,
+        "api": f"{server.http}/api/chat",
+        "chatId": "conv-1",
+        "headers": {"x-dev-user": "ana"},
+    }
+    shown = await run([command[0], "chat.mjs"], request)
+    assert [step["error"] for step in shown] == [None] * 6
+    assert [step["texts"] for step in shown] == [
+        ["Hi", "Answer 1"],
+        ["Hi", "Answer 2"],
+        ["Hello", "Answer 3"],
+        ["Hello", "Answer 4"],
+        ["Hello", "Answer 4", "More", "Answer 5"],
+        ["Hello", "Answer 4", "More", "Answer 5"],
+    ]
+    key = ConversationKey.of(Principal(tenant_id="default", user_id="ana"), "conv-1")
+    stored = (await server.stages.store.list_messages(key)).items
+    assert [message.text for message in stored] == ["Hello", "Answer 4", "More", "Answer 5"]
+    assert len((await server.stages.store.list_messages(key, replaced=True)).items) == 8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -122,6 +122,8 @@ class ScriptedTurns:
     hints: list[str] = field(default_factory=list)
     tails: dict[str, list[QueueTail]] = field(default_factory=dict)
     playing: set[asyncio.Task[None]] = field(default_factory=set)
+    before_playing: Callable[[TurnKey], Awaitable[None]] | None = None
+    """May set the script of the turn that comes."""
 
     async def run(self, key: TurnKey, *, after_seq: int = 1) -> QueueTail:
         if self.unavailable:
@@ -155,6 +157,8 @@ class ScriptedTurns:
 
     async def _play(self, key: TurnKey) -> None:
         epoch = (await self.store.claim_turn(key, OWNER, lease_s=30, history_limit=0)).turn.epoch
+        if self.before_playing is not None:
+            await self.before_playing(key)
         seq = 1
         for beat in self.script:
             if isinstance(beat, asyncio.Event):
