@@ -84,11 +84,30 @@ class Api:
         """Raises UpstreamFailed when nobody answers, or not in JSON; an answer of any status is returned."""
         return self._ask("GET", path, None)
 
+    def get_events(self, path: str) -> list[dict[str, Any]]:
+        """Server-sent events in JSON, of a stream that ends; none for any status but 200. Raises as ``get`` does."""
+        status, content = self._exchange("GET", path, None)
+        lines = content.split(b"\n") if status == 200 else []
+        try:
+            return [_json_object(line.removeprefix(b"data:")) for line in lines if line.startswith(b"data:")]
+        except ValueError as error:
+            raise self._no_parley() from error
+
     def patch(self, path: str, body: Mapping[str, Any]) -> Reply:
         """As ``get``."""
         return self._ask("PATCH", path, json.dumps(body).encode())
 
     def _ask(self, method: str, path: str, body: bytes | None) -> Reply:
+        status, content = self._exchange(method, path, body)
+        try:
+            return Reply(status, _json_object(content))
+        except ValueError as error:
+            raise self._no_parley() from error
+
+    def _no_parley(self) -> UpstreamFailed:
+        return UpstreamFailed(f"What answers at {self.url} is not Parley; name the right address with --url.")
+
+    def _exchange(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
         parts = urlsplit(self.url)
         connection: http.client.HTTPConnection
         if parts.scheme == "https":
@@ -99,14 +118,9 @@ class Api:
         try:
             connection.request(method, parts.path + path, body, headers)
             response = connection.getresponse()
-            content = response.read(MAX_BODY_BYTES)
-            return Reply(response.status, _json_object(content))
+            return response.status, response.read(MAX_BODY_BYTES)
         except (OSError, http.client.HTTPException) as error:
             raise not_there(self.url, error) from error
-        except ValueError as error:
-            raise UpstreamFailed(
-                f"What answers at {self.url} is not Parley; name the right address with --url."
-            ) from error
         finally:
             connection.close()
 

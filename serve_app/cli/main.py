@@ -25,12 +25,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "chat": ("serve_app.cli.chat:chat", "Talk to a running Parley from the terminal."),
     "doctor": ("serve_app.cli.doctor:doctor", "Check configuration and everything it needs, and say what to do."),
     "tools": ("serve_app.cli.tools:tools", "Show the tool servers, their state, and the tools they offer."),
+    "turn": ("serve_app.cli.turn:turn", "Show what a turn did and why."),
     "env": (
         "serve_app.cli.serve:env",
         "Print what `serve run serve_config.yaml` needs in its environment on one machine.",
     ),
 }
-"""Name → where the function is, and the first line of its help."""
+"""Name → where the function, or the group of commands, is, and the first line of its help."""
 
 
 class LazyCommands(TyperGroup):
@@ -61,9 +62,12 @@ class LazyCommands(TyperGroup):
 
 
 def _load(name: str) -> Any:
-    module, _, function = COMMANDS[name][0].partition(":")
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    found = getattr(importlib.import_module(module), attribute)
+    if isinstance(found, typer.Typer):
+        return typer.main.get_group(found)
     single = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
-    single.command(name)(getattr(importlib.import_module(module), function))
+    single.command(name)(found)
     return typer.main.get_command(single)
 
 

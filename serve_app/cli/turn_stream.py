@@ -35,6 +35,10 @@ RECONNECT_FOR_S = 60.0
 RECONNECT_MIN_S = 0.25
 RECONNECT_MAX_S = 5.0
 MAX_RESUMES = 20
+MAX_REFUSALS = 4
+"""How often a query is sent again that the server could not take just then."""
+KEEPALIVE_S = 10.0
+"""A connection that is dead without being closed, as after a sleep, is found within twice this time."""
 MAX_FRAME_BYTES = 16_777_216
 
 
@@ -102,6 +106,8 @@ class TurnStream:
                 additional_headers=self._headers,
                 open_timeout=OPEN_TIMEOUT_S,
                 max_size=MAX_FRAME_BYTES,
+                ping_interval=KEEPALIVE_S,
+                ping_timeout=KEEPALIVE_S,
                 proxy=None if _is_loopback(self._url) else True,
             )
         except (OSError, TimeoutError, InvalidHandshake) as error:
@@ -182,6 +188,7 @@ class TurnStream:
     async def _turn(self, query: dict[str, Any] | None) -> AsyncIterator[list[Event]]:
         await self._wake()
         in_vain = 0  # attempts that brought no event
+        refused = 0
         while in_vain < MAX_RESUMES:
             try:
                 if self._socket is None:
@@ -204,7 +211,9 @@ class TurnStream:
                 await self._drop()
                 pause_s = gone.after_s
             except _Told as told:
-                if self._turn_id is None or not told.retryable:
+                # A query comes again under its own id, so that one which was accepted all the same makes no second turn.
+                refused += self._turn_id is None
+                if not told.retryable or refused > MAX_REFUSALS:
                     raise
                 pause_s = RECONNECT_MIN_S
             if in_vain:
@@ -225,7 +234,9 @@ class TurnStream:
         while True:
             try:
                 await self._open()
-            except (UpstreamFailed, DeadlineExceeded, Reconnecting) as error:
+            except (UpstreamFailed, DeadlineExceeded, Reconnecting, _Told) as error:
+                if isinstance(error, _Told) and not error.retryable:
+                    raise
                 if clock() + pause_s > until:
                     raise error if isinstance(error, ParleyError) else UpstreamFailed(str(error)) from error
                 await self._drop()
@@ -337,11 +348,12 @@ def _refused(url: str, error: Exception) -> ParleyError:
         return not_there(url, error)
     status = error.response.status_code
     try:
-        detail = str(json.loads(error.response.body or b"")["detail"])
+        problem = json.loads(error.response.body or b"")
+        detail, retryable = str(problem["detail"]), bool(problem.get("retryable"))
     except (ValueError, KeyError, TypeError):
-        detail = ""
+        detail, retryable = "", False
     if detail:
-        return _Told(detail)
+        return _Told(detail, retryable)
     if status in {502, 503, 504}:
         return UpstreamFailed(
             f"Parley at {url} is not ready ({status}); try again in a moment, or see `parley doctor`."

@@ -209,6 +209,7 @@ class ChatSession:
             self._conversation,
             query,
             client_turn_id=frame.client_turn_id,
+            client_message_id=frame.client_turn_id,
             request_id=self._request_id,
             title_wait_s=self._title_wait_s,
         )

@@ -18,6 +18,7 @@ export class AnswerView {
   #live = false;
   #body = h("div", { class: "answer-body" });
   #dots = h("div", { class: "dots", "data-testid": "working" }, h("span"), h("span"), h("span"));
+  #wait = h("p", { class: "answer-mark", "data-testid": "answer-waiting", hidden: true }, icon("clock"), h("span"));
   #foot = h("div", { class: "answer-foot" });
 
   /** `onChange` is called when the answer has grown on the page. */
@@ -36,7 +37,7 @@ export class AnswerView {
     this.#live = true;
     this.element.dataset.status = "running";
     this.element.setAttribute("aria-busy", "true");
-    this.#body.after(this.#dots);
+    this.#body.after(this.#dots, this.#wait);
     return this;
   }
 
@@ -101,7 +102,7 @@ export class AnswerView {
     return view;
   }
 
-  /** Ended as it should. `actions`: react(messageId, reaction). */
+  /** Ended as it should. `actions`: react(messageId, reaction), regenerate(messageId, element). */
   complete(messageId, actions) {
     this.#end("complete", { messageId, actions });
     say(this.#body.innerText.trim() || "The answer is empty.");
@@ -118,6 +119,15 @@ export class AnswerView {
     say(`${headingOf(failure.code)}. ${failure.message}`);
   }
 
+  /** Shows what the answer waits for before it begins; null when it need not wait. */
+  waiting(why) {
+    if (!this.#live || this.element.dataset.status === "stopping") return;
+    this.element.dataset.status = why === null ? "running" : "waiting";
+    this.#wait.lastElementChild.textContent = why ?? "";
+    this.#wait.hidden = why === null;
+    this.#dots.hidden = why !== null;
+  }
+
   /** Shows that stopping has been asked for. */
   stopping() {
     if (this.#live) this.element.dataset.status = "stopping";
@@ -129,6 +139,7 @@ export class AnswerView {
     this.#live = false;
     for (const part of this.#parts) part.tool?.abandon();
     this.#dots.remove();
+    this.#wait.remove();
     this.element.dataset.status = status;
     this.element.removeAttribute("aria-busy");
     const foot = [];
@@ -137,7 +148,9 @@ export class AnswerView {
     if (status === "cancelled") foot.push(mark("stop", this.text === "" ? "Stopped before an answer." : "Stopped."));
     const tools = h("div", { class: "answer-actions" });
     if (this.text !== "") tools.append(copyButton(() => this.text, "Copy answer"));
-    if (messageId !== null && actions !== null) tools.append(...reactionButtons(messageId, reaction, actions));
+    if (messageId !== null && actions !== null) {
+      tools.append(...reactionButtons(messageId, reaction, actions), regenerateButton(messageId, actions, this.element));
+    }
     if (tools.children.length > 0) foot.push(tools);
     this.#foot.replaceChildren(...foot);
     this.#onChange();
@@ -195,6 +208,19 @@ function againButton({ label, act }) {
   button.addEventListener("click", () => {
     button.disabled = true;
     act();
+  });
+  return button;
+}
+
+/** Shown on the last answer only; see the style sheet. */
+function regenerateButton(messageId, actions, element) {
+  const label = "Answer again";
+  const attributes = { type: "button", class: "quiet-button regenerate", title: label, "aria-label": label };
+  const button = h("button", { ...attributes, "data-testid": "regenerate" }, icon("again"));
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    await actions.regenerate(messageId, element);
+    button.disabled = false;
   });
   return button;
 }

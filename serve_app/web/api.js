@@ -2,6 +2,7 @@
 
 import { Problem } from "./failures.js";
 import { credentials } from "./identity.js";
+import { newId } from "./live.js";
 
 const TIMEOUT_MS = 20_000;
 const PAGE = 30;
@@ -49,7 +50,43 @@ export class Api {
     return this.#request("PATCH", `${conversationPath(id)}/messages/${encodeURIComponent(messageId)}`, { reaction });
   }
 
+  /** A turn: {state, waits, …}. */
+  turn(id) {
+    return this.#request("GET", `/api/turns/${encodeURIComponent(id)}`);
+  }
+
+  /** Has the answer `messageId` made again; the id of the turn that does it. */
+  regenerate(id, messageId, question, modelId) {
+    return this.#branch({ id, trigger: "regenerate-message", messageId, model_id: modelId }, newId(), question);
+  }
+
+  /** Sends `text` in the place of the question `messageId`; the id of its turn. */
+  edit(id, messageId, text, modelId) {
+    return this.#branch({ id, trigger: "submit-message", messageId, model_id: modelId }, messageId, text);
+  }
+
+  /** The turn goes on without this request, and is followed over the socket. */
+  async #branch(body, messageId, text) {
+    const message = { id: messageId, role: "user", parts: [{ type: "text", text }] };
+    const response = await this.#send("POST", "/api/chat", { ...body, messages: [message] });
+    const turnId = response.headers.get("x-turn-id");
+    response.body?.cancel();
+    if (!turnId) throw new Problem("internal", "The server did not say which turn it is.", true, response.status);
+    return turnId;
+  }
+
   async #request(method, path, body) {
+    const response = await this.#send(method, path, body);
+    if (response.status === 204) return null;
+    try {
+      return await response.json();
+    } catch {
+      throw new Problem("internal", "The server's answer could not be read.", true, response.status);
+    }
+  }
+
+  /** A response that is well. */
+  async #send(method, path, body) {
     const headers = { ...this.#headers, accept: "application/json" };
     if (body !== undefined) headers["content-type"] = "application/json";
     let response;
@@ -66,12 +103,7 @@ export class Api {
       throw new Problem("offline", "The server cannot be reached.", true);
     }
     if (!response.ok) throw await problemOf(response);
-    if (response.status === 204) return null;
-    try {
-      return await response.json();
-    } catch {
-      throw new Problem("internal", "The server's answer could not be read.", true, response.status);
-    }
+    return response;
   }
 }
 

@@ -37,6 +37,7 @@ const composer = new Composer(
 /** All that belongs to one signed-in user: {identity, api, chat, conversations}; null while nobody is. */
 let session = null;
 let listReadAt = 0;
+let mayQueue = false;
 
 function signIn(identity) {
   saveIdentity(identity);
@@ -64,6 +65,7 @@ function signIn(identity) {
       empty: (ask) => emptyState(identity, toolbox, ask),
       goNew: () => goTo(null),
       modelId: () => models.chosen,
+      queues: () => mayQueue,
     },
   });
   session = { identity, api, chat, conversations };
@@ -110,6 +112,7 @@ async function readCapabilities() {
     toolbox.describe(tools);
     models.offer(catalog);
     composer.setLimits(limits.query_chars, limits.ws_frame_bytes);
+    mayQueue = limits.on_busy === "queue" || limits.on_busy === "interrupt";
     showNotice(byId("notice"), catalog.simulated ? catalog.notice ?? "The model is simulated." : null);
     chat.refreshEmpty();
   } catch (problem) {

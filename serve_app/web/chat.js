@@ -1,21 +1,25 @@
 /**
- * The conversation that is open: what is asked, the turn that answers, and how both survive a lost connection.
+ * The conversation that is open: what is shown of it, what is asked in it, and how it is attached to.
  *
- * One turn at most is live on the page. Its question carries an id made here, so asking again after a drop gives the same
- * turn; once the turn is known, the page resumes after the last event it has. Events of other turns are not shown: opening
- * their conversation shows them.
+ * A question carries an id made here and is kept until the server has confirmed it, so asking again after a drop or a reload
+ * gives the same turn. What becomes of a turn then is told in `following.js`.
  */
 
+import { messageActions } from "./actions.js";
 import { say, toast } from "./announce.js";
 import { Connection } from "./connection.js";
 import { h } from "./dom.js";
 import { headingOf } from "./failures.js";
+import { Following } from "./following.js";
+import * as pending from "./pending.js";
 import { loadingElement, problemElement } from "./thread.js";
-import { TERMINAL, Turn } from "./turn.js";
 
-const MAX_RESUMES = 4;
-const RESUME_WAIT_MS = 800;
+const MAX_ATTACHES = 8;
+const AGAIN_WAIT_MS = 800;
+const LONGEST_AGAIN_WAIT_MS = 5_000;
 const LOADING_SHOWN_AFTER_MS = 200;
+/** A turn that has not begun after so long may be waiting for another one. */
+const BEGINS_WITHIN_MS = 1_500;
 
 export class Chat {
   #api;
@@ -23,18 +27,20 @@ export class Chat {
   #composer;
   #hooks;
   #connection;
+  #following;
   #visit = 0;
   #conversationId = null;
   #loaded = false;
+  #unread = false;
+  #reread = false;
   #attached = null;
   #attaching = [];
-  #reread = false;
-  #live = null;
+  #attaches = 0;
   #timers = new Set();
 
   /**
    * Hooks: session(frame), title(id, title), created(id, question), active(id), connection(state), empty(ask) gives the
-   * element of a conversation without messages, goNew(), modelId().
+   * element of a conversation without messages, goNew(), modelId(), queues() says whether one may ask while an answer comes.
    */
   constructor({ identity, api, thread, composer, hooks }) {
     this.#api = api;
@@ -45,6 +51,15 @@ export class Chat {
       frame: (frame) => this.#receive(frame),
       state: (state) => this.#connectionChanged(state),
     });
+    this.#following = new Following(thread, this.#connection, {
+      changed: () => this.#showState(),
+      confirmed: (live) => pending.forget(this.#conversationId, live.clientTurnId),
+      accepted: (live) => this.#watch(live),
+      ended: (live, event) => this.#ended(live, event),
+      lost: (live, frame) => this.#lost(live, frame),
+      stale: () => this.#readAgain(),
+      later: (times, act) => this.#later(AGAIN_WAIT_MS * times, act),
+    });
   }
 
   start() {
@@ -53,7 +68,7 @@ export class Chat {
 
   stop() {
     this.#visit += 1;
-    this.#live = null;
+    this.#following.clear();
     for (const timer of this.#timers) clearTimeout(timer);
     this.#connection.stop();
   }
@@ -66,17 +81,25 @@ export class Chat {
     return this.#conversationId;
   }
 
+  get busy() {
+    return this.#following.busy;
+  }
+
   /** Opens a conversation; null is a new one, made with its first message. */
-  async open(id) {
-    const visit = this.#leave();
+  open(id) {
+    this.#reread = false;
+    return this.#open(id);
+  }
+
+  async #open(id) {
+    const visit = this.#leave(id);
     this.#conversationId = id;
     this.#loaded = false;
-    this.#reread = false;
+    this.#unread = false;
     this.#composer.switchTo(id);
     if (id === null) {
       this.#showEmpty();
-      this.#loaded = true;
-      this.#composer.setState("idle");
+      this.#ready();
       return;
     }
     this.#composer.setState("off");
@@ -93,66 +116,76 @@ export class Chat {
     }
     if (visit !== this.#visit) return;
     this.#show(page);
+    this.#ready();
+  }
+
+  /** The conversation is on the page. What had been asked in it and was never confirmed is asked again. */
+  #ready() {
     this.#loaded = true;
-    this.#composer.setState("idle");
+    const { fresh, stale } = pending.restore(this.#conversationId);
+    if (stale.length > 0 && this.#composer.text === "") {
+      this.#composer.text = stale.map((question) => question.content).join("\n\n");
+    }
+    for (const question of fresh) this.#following.add({ ...question, view: this.#showQuestion(question.content) });
+    this.#showState();
     this.#attach();
+  }
+
+  /** Leaves what is open for `id`; its turns go on at the server. A question not sent yet becomes a draft again. */
+  #leave(id) {
+    if (id !== this.#conversationId) {
+      const unsent = this.#following.unconfirmed.filter((live) => !live.sent);
+      for (const live of unsent) pending.forget(this.#conversationId, live.clientTurnId);
+      if (unsent.length > 0) this.#composer.text = unsent.map((live) => live.content).join("\n\n");
+    }
+    this.#following.clear();
+    this.#visit += 1;
+    return this.#visit;
   }
 
   /** The empty state again, as tools and roles may have become known. */
   refreshEmpty() {
-    if (this.#conversationId === null && this.#live === null && this.#loaded) this.#showEmpty();
+    if (this.#conversationId === null && !this.busy && this.#loaded) this.#showEmpty();
   }
 
-  /** Sends a question; false when it cannot be sent now. */
-  ask(content) {
-    if (content === "" || this.#live !== null || !this.#loaded) return false;
-    if (this.#conversationId === null) this.#thread.clear();
-    this.#begin(content, this.#thread.beginAnswer(content));
+  /** Sends a question; false when it cannot be sent now. One that was tried before keeps its id and its model. */
+  ask(content, { clientTurnId, modelId = this.#hooks.modelId() } = {}) {
+    if (content === "" || !this.#loaded || (this.busy && !this.#hooks.queues())) return false;
+    const live = this.#following.add({ content, modelId, clientTurnId, view: this.#showQuestion(content) });
+    pending.keep(this.#conversationId, live);
     say("Sent.");
-    if (this.#attached !== null && this.#attached === this.#conversationId) this.#sendQuery();
+    if (this.#attached !== null && this.#attached === this.#conversationId) this.#sendQuery(live);
     else this.#attach();
     return true;
   }
 
-  /** Stops the answer that is coming. */
+  /** Stops the answer that is coming; asked again, the one that waits for it. */
   cancel() {
-    const live = this.#live;
-    if (!live || live.stopping) return;
+    const live = this.#following.all.find((candidate) => !candidate.stopping);
+    if (!live) return;
     live.stopping = true;
     live.view.stopping();
-    if (live.turn.id !== null) {
-      this.#connection.send({ type: "cancel", turn_id: live.turn.id });
-    } else if (!live.sent) {
-      this.#settle();
-      live.view.cancelled(null, null);
-    }
+    if (live.id !== null) this.#connection.send({ type: "cancel", turn_id: live.id });
+    else if (!live.sent) this.#takeBack(live);
   }
 
-  get busy() {
-    return this.#live !== null;
+  #takeBack(live) {
+    this.#following.remove(live);
+    live.view.cancelled(null, null);
   }
 
   #showEmpty() {
     this.#thread.showInstead(this.#hooks.empty((question) => this.ask(question)));
   }
 
+  #showQuestion(content) {
+    return this.#thread.ask(content, this.#actions());
+  }
+
   #show(page) {
     this.#thread.show(page, { actions: this.#actions(), onEarlier: (cursor) => this.#earlier(cursor) });
     if (page.items.length === 0) this.#showEmpty();
     this.#thread.offerRetry(() => this.ask(this.#thread.lastQuestion));
-  }
-
-  #cannotOpen(id, problem) {
-    const fresh = h("button", { type: "button", class: "button primary" }, "New conversation");
-    fresh.addEventListener("click", () => this.#hooks.goNew());
-    if (problem.code === "not_found" || problem.code === "invalid_input") {
-      const sentence = "It may have been deleted, or it belongs to another user.";
-      this.#thread.showInstead(problemElement("There is no such conversation", sentence, [fresh]));
-      return;
-    }
-    const again = h("button", { type: "button", class: "button", "data-testid": "retry" }, "Try again");
-    again.addEventListener("click", () => this.open(id));
-    this.#thread.showInstead(problemElement(headingOf(problem.code), problem.message, [again, fresh]));
   }
 
   async #earlier(cursor) {
@@ -167,66 +200,85 @@ export class Chat {
     }
   }
 
+  #cannotOpen(id, problem) {
+    const fresh = h("button", { type: "button", class: "button primary" }, "New conversation");
+    fresh.addEventListener("click", () => this.#hooks.goNew());
+    if (problem.code === "not_found" || problem.code === "invalid_input") {
+      const sentence = "It may have been deleted, or it belongs to another user.";
+      this.#thread.showInstead(problemElement("There is no such conversation", sentence, [fresh]));
+      return;
+    }
+    // Tried again by itself as soon as there is a connection.
+    this.#unread = problem.retryable && !this.#connection.open;
+    const again = h("button", { type: "button", class: "button", "data-testid": "retry" }, "Try again");
+    again.addEventListener("click", () => this.open(id));
+    this.#thread.showInstead(problemElement(headingOf(problem.code), problem.message, [again, fresh]));
+  }
+
   #actions() {
-    const conversationId = this.#conversationId;
-    return {
-      react: async (messageId, reaction) => {
-        try {
-          await this.#api.react(conversationId, messageId, reaction);
-          return true;
-        } catch (problem) {
-          toast(`The reaction was not kept. ${problem.message}`);
-          return false;
-        }
-      },
+    const chat = {
+      conversationId: () => this.#conversationId,
+      modelId: () => this.#hooks.modelId() ?? undefined,
+      ask: (text) => this.#showQuestion(text),
+      start: (begin, show) => this.#startInstead(begin, show),
     };
+    return messageActions({ api: this.#api, thread: this.#thread, following: this.#following, chat });
   }
 
-  /** Leaves the open conversation; its turn goes on at the server. A question not sent yet becomes a draft again. */
-  #leave() {
-    const live = this.#live;
-    if (live && !live.sent && live.content !== null) this.#composer.text = live.content;
-    this.#live = null;
-    this.#visit += 1;
-    return this.#visit;
+  /** Starts a turn in the place of messages that are shown, and shows it once the server has taken it; false where it has not. */
+  async #startInstead(begin, show) {
+    if (this.busy || !this.#loaded) {
+      toast("An answer is still coming; stop it or wait for its end.");
+      return false;
+    }
+    const visit = this.#visit;
+    this.#composer.setState("off");
+    try {
+      const turnId = await begin();
+      if (visit === this.#visit) show(turnId);
+      return true;
+    } catch (problem) {
+      toast(problem.message);
+      return false;
+    } finally {
+      if (visit === this.#visit) this.#showState();
+    }
   }
 
-  #begin(content, view) {
-    this.#live = {
-      content,
-      view,
-      turn: new Turn(view),
-      clientTurnId: newId(),
-      modelId: this.#hooks.modelId(),
-      sent: false,
-      stopping: false,
-      resuming: false,
-      resumes: 0,
-    };
-    this.#composer.setState("busy");
-    return this.#live;
-  }
-
-  /** The live turn is over. */
-  #settle() {
-    this.#live = null;
-    this.#composer.setState("idle");
+  /** What may be done now, and what each answer that has not begun waits for. */
+  #showState() {
+    if (!this.#loaded) return;
+    this.#composer.setState(!this.busy ? "idle" : this.#hooks.queues() ? "both" : "busy");
+    this.#following.all.forEach((live, place) => {
+      let why = null;
+      if (live.id === null && !this.#connection.open) why = "It will be sent when the connection is back.";
+      else if (place > 0 && !live.begun) why = "Waiting for the answer before it.";
+      live.view.waiting(why);
+    });
   }
 
   #connectionChanged(state) {
     if (state.name !== "open") {
       this.#attached = null;
       this.#attaching = [];
-      if (this.#live) this.#live.resuming = false;
+      this.#following.disconnected();
     }
     this.#hooks.connection(state);
-    if (state.name === "open") this.#attach();
+    this.#showState();
+    if (state.name !== "open") return;
+    this.#attaches = 0;
+    if (this.#unread) {
+      this.open(this.#conversationId);
+      return;
+    }
+    this.#attach();
+    this.#following.connected();
   }
 
   /** Attaches the socket to the open conversation. A new one is made only once there is a question for it. */
   #attach() {
     if (!this.#connection.open || !this.#loaded) return;
-    if (this.#conversationId === null && this.#live === null) return;
+    if (this.#conversationId === null && !this.busy) return;
     if (this.#attaching.at(-1)?.visit === this.#visit) return;
     const frame = { type: "session.update" };
     if (this.#conversationId !== null) frame.session_id = this.#conversationId;
@@ -245,7 +297,7 @@ export class Chat {
         this.#failed(frame);
         break;
       default:
-        if (typeof frame.seq === "number" && typeof frame.turn_id === "string") this.#event(frame);
+        if (typeof frame.seq === "number" && typeof frame.turn_id === "string") this.#following.receive(frame);
     }
   }
 
@@ -254,72 +306,46 @@ export class Chat {
     this.#attached = frame.session_id;
     this.#hooks.session(frame);
     if (attaching?.visit !== this.#visit) return;
-    const live = this.#live;
+    this.#attaches = 0;
     if (this.#conversationId === null) {
       this.#conversationId = frame.session_id;
       this.#composer.rename(frame.session_id);
-      this.#hooks.created(frame.session_id, live?.content ?? "");
+      pending.rename(frame.session_id);
+      this.#hooks.created(frame.session_id, this.#following.all[0]?.content ?? "");
     }
-    if (live) {
-      if (live.turn.id !== null) this.#resume();
-      else this.#sendQuery();
-    } else if (frame.active_turn && !this.#thread.hasAnswer(frame.active_turn.turn_id)) {
-      const shown = this.#begin(null, this.#thread.beginAnswer(null));
-      shown.turn.id = frame.active_turn.turn_id;
-      shown.sent = true;
-      this.#resume();
-    } else if (this.#thread.awaitsAnswer && !this.#reread) {
-      // It ended between reading the messages and attaching.
-      this.#readAgain();
-    }
+    this.#following.attached(frame.active_turn?.turn_id ?? null);
+    for (const live of this.#following.unconfirmed) if (!live.tailed) this.#sendQuery(live);
   }
 
-  async #readAgain() {
-    const visit = this.#visit;
-    this.#reread = true;
-    try {
-      const page = await this.#api.messages(this.#conversationId);
-      if (visit === this.#visit && this.#live === null) this.#show(page);
-    } catch (problem) {
-      toast(problem.message);
-    }
-  }
-
-  #sendQuery() {
-    const live = this.#live;
+  #sendQuery(live) {
     if (live.stopping) {
-      this.#settle();
-      live.view.cancelled(null, null);
+      this.#takeBack(live);
       return;
     }
     const frame = { type: "query", content: live.content, client_turn_id: live.clientTurnId };
     if (live.modelId) frame.model_id = live.modelId;
-    if (this.#connection.send(frame)) live.sent = true;
+    if (this.#connection.send(frame)) live.sent = live.tailed = true;
   }
 
-  #resume() {
-    const live = this.#live;
-    live.resuming = true;
-    this.#connection.send({ type: "resume", turn_id: live.turn.id, after_seq: live.turn.seq });
-    if (live.stopping) this.#connection.send({ type: "cancel", turn_id: live.turn.id });
+  /** Reads the conversation again, once, as something is in it that the page does not know; false when that was done. */
+  #readAgain() {
+    if (this.#reread || this.#following.unconfirmed.length > 0) return false;
+    this.#reread = true;
+    this.#open(this.#conversationId);
+    return true;
   }
 
-  #event(event) {
-    const live = this.#live;
-    if (!live) return;
-    const begins = live.turn.id === null && event.type === "turn.started" && event.client_turn_id === live.clientTurnId;
-    if (!begins && live.turn.id !== event.turn_id) return;
-    const outcome = live.turn.apply(event);
-    if (outcome === "gap" && !live.resuming) this.#resume();
-    if (outcome !== "applied") return;
-    live.resuming = false;
-    live.resumes = 0;
-    if (begins && live.stopping) this.#connection.send({ type: "cancel", turn_id: live.turn.id });
-    if (TERMINAL.has(event.type)) this.#finished(live, event);
+  /** A turn that does not begin may wait for one that was asked for elsewhere: that one is to be shown, too. */
+  #watch(live) {
+    const silent = () => this.#following.all[0] === live && !live.begun && this.#connection.open;
+    this.#later(BEGINS_WITHIN_MS, async () => {
+      if (!silent()) return;
+      const turn = await this.#api.turn(live.id).catch(() => null);
+      if (turn?.waits && silent()) this.open(this.#conversationId);
+    });
   }
 
-  #finished(live, event) {
-    this.#settle();
+  #ended(live, event) {
     const actions = this.#actions();
     const { messageId } = live.turn;
     if (event.type === "chat_response") {
@@ -334,33 +360,49 @@ export class Chat {
     this.#hooks.active(this.#conversationId);
   }
 
+  /** A turn cannot be followed. What the conversation holds may show its end. */
+  #lost(live, frame) {
+    if (!frame.retryable && this.#readAgain()) return;
+    this.#following.remove(live);
+    live.view.failed(frame, { label: "Show the answer", act: () => this.open(this.#conversationId) });
+  }
+
   /** An error frame: about a turn, or about the one frame that is waiting for its answer. */
   #failed(frame) {
-    const live = this.#live;
     if (frame.turn_id) {
-      if (live?.turn.id === frame.turn_id) this.#turnTroubled(live, frame);
+      this.#following.troubled(frame);
       return;
     }
     if (this.#attaching.length > 0) {
       const { visit } = this.#attaching.shift();
-      if (visit !== this.#visit) return;
-      if (live) this.#notSent(live, frame);
-      else toast(frame.message);
-    } else if (live && live.sent && live.turn.id === null) {
-      this.#notSent(live, frame);
-    } else {
-      toast(frame.message);
+      if (visit === this.#visit) this.#notAttached(frame);
+      return;
     }
+    const asked = this.#following.unconfirmed.find((live) => live.tailed);
+    if (asked) this.#notSent(asked, frame);
+    else toast(frame.message);
+  }
+
+  /** What runs is followed all the same; what is to be sent waits for a few more attempts. */
+  #notAttached(frame) {
+    this.#attaches += 1;
+    if (frame.retryable && this.#attaches < MAX_ATTACHES) {
+      this.#later(AGAIN_WAIT_MS * this.#attaches, () => this.#attach());
+      return;
+    }
+    const unsent = this.#following.unconfirmed;
+    for (const live of unsent) this.#notSent(live, frame);
+    if (unsent.length === 0) toast(frame.message);
   }
 
   #notSent(live, frame) {
-    this.#settle();
+    this.#following.remove(live);
     if (frame.code === "conflict" && this.#conversationId !== null) {
       // Another window asked here first: show what it asked, and keep the question for afterwards.
       toast(frame.message);
       const question = live.content;
       this.open(this.#conversationId).then(() => {
-        if (this.#composer.text === "" && question !== null) this.#composer.text = question;
+        if (this.#composer.text === "") this.#composer.text = question;
       });
       return;
     }
@@ -368,7 +410,8 @@ export class Chat {
       label: "Try again",
       act: () => {
         this.#thread.withdraw(live.view);
-        this.ask(live.content);
+        // Under the same id: the server may have taken it all the same.
+        this.ask(live.content, live);
       },
     };
     const edit = {
@@ -382,32 +425,13 @@ export class Chat {
     live.view.failed(frame, frame.retryable ? again : edit);
   }
 
-  /** The server cannot show the turn, or not now. The turn itself may be well. */
-  #turnTroubled(live, frame) {
-    if (!frame.retryable) {
-      this.open(this.#conversationId);
-      return;
-    }
-    live.resumes += 1;
-    if (live.resumes > MAX_RESUMES) {
-      this.#settle();
-      live.view.failed(frame, { label: "Show the answer", act: () => this.open(this.#conversationId) });
-      return;
-    }
-    const timer = setTimeout(() => {
+  #later(ms, act) {
+    const visit = this.#visit;
+    const run = () => {
       this.#timers.delete(timer);
-      if (this.#live === live && this.#connection.open) this.#resume();
-    }, RESUME_WAIT_MS * live.resumes);
+      if (visit === this.#visit) act();
+    };
+    const timer = setTimeout(run, Math.min(ms, LONGEST_AGAIN_WAIT_MS));
     this.#timers.add(timer);
   }
-}
-
-/** A random UUID, also on origins where `crypto.randomUUID` does not exist. */
-function newId() {
-  if (crypto.randomUUID) return crypto.randomUUID();
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  bytes[6] = (bytes[6] & 0x0f) | 0x40;
-  bytes[8] = (bytes[8] & 0x3f) | 0x80;
-  const digits = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-  return digits.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }

@@ -44,13 +44,13 @@ export class Composer {
     this.#changed();
   }
 
-  /** `idle`: may send; `busy`: an answer is coming and may be stopped; `off`: neither. */
+  /** `idle`: may send; `busy`: an answer is coming and may be stopped; `both`: either; `off`: neither. */
   setState(state) {
     const stopHadFocus = document.activeElement === this.#stop;
     this.#state = state;
-    this.#stop.hidden = state !== "busy";
+    this.#stop.hidden = state !== "busy" && state !== "both";
     this.#send.hidden = state === "busy";
-    if (stopHadFocus && state !== "busy") this.#input.focus();
+    if (stopHadFocus && this.#stop.hidden) this.#input.focus();
     this.#changed();
   }
 
@@ -88,7 +88,7 @@ export class Composer {
 
   #submit() {
     const text = this.#input.value.trim();
-    if (this.#send.disabled || this.#state !== "idle") return;
+    if (this.#send.disabled) return;
     if (this.#handlers.send(text)) this.text = "";
   }
 
@@ -107,7 +107,8 @@ export class Composer {
     this.#count.hidden = share < COUNT_FROM && !tooBig;
     this.#count.textContent = tooLong || !tooBig ? `${text.length} of ${chars} characters` : "Too long to send at once";
     this.#count.classList.toggle("over", tooLong || tooBig);
-    this.#send.disabled = this.#state !== "idle" || text.trim() === "" || tooLong || tooBig;
+    const mayNot = this.#state === "busy" || this.#state === "off";
+    this.#send.disabled = mayNot || text.trim() === "" || tooLong || tooBig;
     // Browsers that size a field by its content need no help.
     if (!CSS.supports("field-sizing", "content")) {
       this.#input.style.setProperty("height", "auto");

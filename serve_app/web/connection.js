@@ -3,6 +3,9 @@
  * spread by chance, at once when the browser says the network is back, or when the server said to.
  *
  *   connecting ─ack─► open ─lost─► waiting ─► connecting        any ─► stopped (refused, or closed here)
+ *
+ * A line can be dead without being closed: after sleep, behind a network that went away. So what is quiet for long is asked
+ * with a ping, what was sent without any reply sooner, and whatever the browser tells of sleep and network asks at once.
  */
 
 import { credentials } from "./identity.js";
@@ -10,8 +13,13 @@ import { credentials } from "./identity.js";
 const FIRST_WAIT_MS = 400;
 const LONGEST_WAIT_MS = 15_000;
 const CONNECT_TIMEOUT_MS = 10_000;
-const QUIET_MS = 20_000;
+/** A connection begun before a sleep is begun anew after it, unless it is as young as this. */
+const FRESH_MS = 1_000;
+const QUIET_MS = 15_000;
+const REPLY_MS = 4_000;
+/** A server that has much to do answers late; a line that is held against a sleep or a network's end should answer soon. */
 const PONG_TIMEOUT_MS = 10_000;
+const WAKE_TIMEOUT_MS = 3_000;
 const PROVEN_MS = 5_000;
 const REFUSED = new Set([4401, 4403]);
 
@@ -21,13 +29,15 @@ export class Connection {
   #socket = null;
   #state = "stopped";
   #failures = 0;
+  #startedAt = 0;
   #openedAt = 0;
   #heardAt = 0;
+  #pongDue = 0;
   #returnAfterMs = null;
   #lastError = null;
   #timers = {};
-  #wake = () => this.retryNow();
-  #look = () => document.visibilityState === "visible" && this.#probe();
+  #wake = () => document.visibilityState === "visible" && this.#check();
+  #network = () => this.#check();
 
   /** Handlers: frame(frame), state({name, retryAt?, code?, message?}). */
   constructor(identity, handlers) {
@@ -40,22 +50,30 @@ export class Connection {
   }
 
   start() {
-    addEventListener("online", this.#wake);
-    document.addEventListener("visibilitychange", this.#look);
+    addEventListener("online", this.#network);
+    // It may be another network's end; a server on this machine is reached without any.
+    addEventListener("offline", this.#network);
+    addEventListener("pageshow", this.#wake);
+    document.addEventListener("resume", this.#wake);
+    document.addEventListener("visibilitychange", this.#wake);
     this.#connect();
   }
 
   stop() {
-    removeEventListener("online", this.#wake);
-    document.removeEventListener("visibilitychange", this.#look);
+    removeEventListener("online", this.#network);
+    removeEventListener("offline", this.#network);
+    removeEventListener("pageshow", this.#wake);
+    document.removeEventListener("resume", this.#wake);
+    document.removeEventListener("visibilitychange", this.#wake);
     this.#drop();
     this.#enter("stopped");
   }
 
-  /** Sends a frame; false when there is no connection to send it on. */
+  /** Sends a frame; false when there is no connection to send it on. True does not say that it arrives. */
   send(frame) {
     if (!this.open || this.#socket.readyState !== WebSocket.OPEN) return false;
     this.#socket.send(JSON.stringify(frame));
+    this.#expectReply();
     return true;
   }
 
@@ -68,6 +86,7 @@ export class Connection {
     this.#drop();
     this.#enter("connecting");
     this.#lastError = null;
+    this.#startedAt = Date.now();
     const url = new URL("/ws/chat", location.href);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     url.search = new URLSearchParams(credentials(this.#identity)).toString();
@@ -82,6 +101,8 @@ export class Connection {
 
   #receive(data) {
     this.#heardAt = Date.now();
+    this.#forget("reply");
+    this.#forget("pong");
     let frame;
     try {
       frame = JSON.parse(data);
@@ -92,9 +113,9 @@ export class Connection {
       case "pong":
         return;
       case "connection.ack":
-        clearTimeout(this.#timers.connect);
+        this.#forget("connect");
         this.#openedAt = Date.now();
-        this.#timers.beat = setInterval(() => this.#beat(), QUIET_MS / 4);
+        this.#timers.beat = setInterval(() => this.#beat(), QUIET_MS / 5);
         this.#enter("open");
         return;
       case "reconnect":
@@ -112,16 +133,26 @@ export class Connection {
     if (Date.now() - this.#heardAt >= QUIET_MS) this.#probe();
   }
 
-  /** Asks whether the other side is still there. */
-  #probe() {
-    this.retryNow();
-    if (!this.open || this.#timers.pong) return;
-    const asked = Date.now();
+  /** Something happened to the machine or its network: the line is held against it. */
+  #check() {
+    if (this.#state === "waiting") this.#connect();
+    else if (this.#state === "connecting" && Date.now() - this.#startedAt > FRESH_MS) this.#connect();
+    else this.#probe(WAKE_TIMEOUT_MS);
+  }
+
+  /** Asks whether the other side is still there; silence for `timeout` ms says no. */
+  #probe(timeout = PONG_TIMEOUT_MS) {
+    if (!this.open) return;
+    const due = Date.now() + timeout;
+    if (this.#timers.pong && this.#pongDue <= due) return;
+    this.#forget("pong");
+    this.#pongDue = due;
     this.send({ type: "ping" });
-    this.#timers.pong = setTimeout(() => {
-      this.#timers.pong = null;
-      if (this.#heardAt < asked) this.#lost(1006, "silent");
-    }, PONG_TIMEOUT_MS);
+    this.#timers.pong = setTimeout(() => this.#lost(1006, "silent"), timeout);
+  }
+
+  #expectReply() {
+    this.#timers.reply ??= setTimeout(() => this.#probe(), REPLY_MS);
   }
 
   #lost(code, reason) {
@@ -146,6 +177,11 @@ export class Connection {
     this.#timers.retry = setTimeout(() => this.#connect(), wait);
     const message = code === 1008 ? this.#lastError?.message : undefined;
     this.#enter("waiting", { retryAt: Date.now() + wait, message, acknowledged });
+  }
+
+  #forget(timer) {
+    clearTimeout(this.#timers[timer]);
+    delete this.#timers[timer];
   }
 
   #drop() {

@@ -27,12 +27,14 @@ export function byId(id) {
 
 const SVG = "http://www.w3.org/2000/svg";
 const PATHS = {
+  again: ["M20 5v5h-5", "M19.4 10A8 8 0 1 0 20 14"],
   archive: ["M4 8v11h16V8", "M3 4h18v4H3z", "M10 12h4"],
   arrowDown: ["M12 5v14", "M6 13l6 6 6-6"],
   arrowUp: ["M12 19V5", "M6 11l6-6 6 6"],
   bolt: ["M13 3L5 14h6l-1 7 8-11h-6z"],
   check: ["M5 12.5l4.5 4.5L19 7.5"],
   chevron: ["M9 6l6 6-6 6"],
+  clock: ["M12 3.500a8.5 8.5 0 1 0 0 17 8.5 8.5 0 0 0 0-17z", "M12 7.500V12l3 2"],
   close: ["M6 6l12 12", "M18 6L6 18"],
   copy: ["M9 9h11v11H9z", "M5 15H4V4h11v1"],
   dots: ["M5 12h.01", "M12 12h.01", "M19 12h.01"],

@@ -28,7 +28,10 @@ export class ConnectionBanner {
       return;
     }
     this.#element.dataset.state = state.name;
-    if (state.name === "waiting") this.#sentence.textContent = state.message ?? "Reconnecting…";
+    if (state.name === "waiting") {
+      const offline = navigator.onLine ? "Reconnecting…" : "You are offline. The page goes on by itself when the network is back.";
+      this.#sentence.textContent = state.message ?? offline;
+    }
     if (this.#timer === 0) {
       this.#timer = setTimeout(() => {
         this.#element.hidden = false;

@@ -2,6 +2,7 @@
 
 import { AnswerView } from "./answer.js";
 import { h, icon } from "./dom.js";
+import { questionElement } from "./question.js";
 
 const NEAR_END_PX = 64;
 
@@ -10,9 +11,8 @@ export class Thread {
   #list;
   #jump;
   #atEnd = true;
-  #lastQuestion = "";
-  #turns = new Set();
-  #awaits = false;
+  #questions = new Map();
+  #answered = new Set();
 
   /** Elements: the scrolling one, the list inside it, and the button that leads to the end. */
   constructor(scroller, list, jump) {
@@ -26,9 +26,8 @@ export class Thread {
 
   clear() {
     this.#list.replaceChildren();
-    this.#lastQuestion = "";
-    this.#turns.clear();
-    this.#awaits = false;
+    this.#questions.clear();
+    this.#answered.clear();
     this.#atEnd = true;
     this.#look();
   }
@@ -44,8 +43,15 @@ export class Thread {
     if (!earlier) this.clear();
     const messages = [...page.items].reverse();
     const elements = messages.map((message) => {
-      this.#turns.add(`${message.role} ${message.metadata.turn_id}`);
-      return message.role === "user" ? questionElement(textOf(message)) : AnswerView.of(message, actions).element;
+      const turnId = message.metadata.turn_id;
+      if (message.role !== "user") {
+        this.#answered.add(turnId);
+        return AnswerView.of(message, actions).element;
+      }
+      const question = questionElement(textOf(message), actions);
+      question.dataset.message = message.id;
+      this.#name(question, turnId);
+      return question;
     });
     if (page.next_cursor !== null) elements.unshift(earlierButton(() => onEarlier(page.next_cursor)));
     if (earlier) {
@@ -56,43 +62,81 @@ export class Thread {
       return;
     }
     this.#list.append(...elements);
-    const last = messages.at(-1);
-    this.#awaits = last?.role === "user";
-    this.#lastQuestion = textOf(messages.findLast((message) => message.role === "user"));
     this.toEnd();
   }
 
-  /** Adds a question and an answer that is to come. Without `question` the question is there already. */
-  beginAnswer(question) {
-    if (question !== null) {
-      this.#list.append(questionElement(question));
-      this.#lastQuestion = question;
-    }
-    this.#awaits = false;
+  /** Adds a question and an answer that is to come. */
+  ask(question, actions) {
+    this.#list.querySelector(":scope > :not(.question, .answer, .earlier)")?.remove();
+    this.#list.append(questionElement(question, actions));
+    return this.#begin(null);
+  }
+
+  /** Adds the answer that is to come to the question of this turn, or else at the end. */
+  follow(turnId) {
+    return this.#begin(this.#questions.get(turnId) ?? null);
+  }
+
+  /** The text of the question above an answer. */
+  questionOf(answer) {
+    return answer.previousElementSibling?.querySelector(".bubble")?.textContent ?? "";
+  }
+
+  #begin(question) {
     const answer = new AnswerView(() => this.#stick()).begin();
-    this.#list.append(answer.element);
+    if (question === null) this.#list.append(answer.element);
+    else question.after(answer.element);
     this.toEnd();
     return answer;
   }
 
-  /** Takes an answer and its question away: the server never had them. */
+  /** Takes an answer and its question away: the server never had them, or they are shown already. */
   withdraw(answer) {
     answer.element.previousElementSibling?.remove();
     answer.element.remove();
   }
 
-  /** Whether the stored answer of this turn is shown. */
-  hasAnswer(turnId) {
-    return this.#turns.has(`assistant ${turnId}`);
+  /** Says which turn an answer asked for here belongs to. */
+  identify(answer, turnId) {
+    const question = answer.element.previousElementSibling;
+    if (question?.matches(".question")) this.#name(question, turnId);
   }
 
-  /** Whether the last thing shown is a question without its answer. */
-  get awaitsAnswer() {
-    return this.#awaits;
+  #name(question, turnId) {
+    question.dataset.turn = turnId;
+    this.#questions.set(turnId, question);
+  }
+
+  /** Takes away what is shown from `element` on; the question before it, or null. */
+  cutFrom(element) {
+    const before = element.previousElementSibling;
+    while (element.nextElementSibling) element.nextElementSibling.remove();
+    element.remove();
+    for (const [turnId, question] of this.#questions) if (!question.isConnected) this.#questions.delete(turnId);
+    return before?.matches(".question") ? before : null;
+  }
+
+  /** The answer of this turn is shown whole. */
+  answered(turnId) {
+    this.#answered.add(turnId);
+  }
+
+  hasQuestion(turnId) {
+    return this.#questions.has(turnId);
+  }
+
+  hasAnswer(turnId) {
+    return this.#answered.has(turnId);
+  }
+
+  /** The turns whose question is shown without an answer below it, in their order. */
+  get unanswered() {
+    const waiting = [...this.#questions].filter(([, question]) => !question.nextElementSibling?.matches(".answer"));
+    return waiting.map(([turnId]) => turnId);
   }
 
   get lastQuestion() {
-    return this.#lastQuestion;
+    return [...this.#list.querySelectorAll(".bubble")].at(-1)?.textContent ?? "";
   }
 
   /** The last stored answer, where it failed, gets a way to try again. */
@@ -140,14 +184,6 @@ export function problemElement(title, sentence, buttons) {
     h("h2", {}, title),
     h("p", {}, sentence),
     h("div", { class: "instead-buttons" }, buttons),
-  );
-}
-
-function questionElement(text) {
-  return h(
-    "article",
-    { class: "question", "data-testid": "message-user", "aria-label": "Your message" },
-    h("div", { class: "bubble", dir: "auto" }, text),
   );
 }
 

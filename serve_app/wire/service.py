@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from serve_app.domain.turns import OnBusy
+
 
 class _View(BaseModel):
     model_config = ConfigDict(frozen=True)
@@ -36,6 +38,8 @@ class ToolView(_View):
 
 
 class LimitsView(_View):
+    """`on_busy`: what a query does while another turn of its conversation runs; it is refused, waits, or stops the other."""
+
     query_chars: int
     body_bytes: int
     chat_body_bytes: int
@@ -44,6 +48,7 @@ class LimitsView(_View):
     ws_connections_per_user: int
     turn_timeout_s: float
     max_steps: int
+    on_busy: OnBusy
 
 
 class Capabilities(_View):
@@ -82,6 +87,7 @@ class Capabilities(_View):
                         "ws_connections_per_user": 20,
                         "turn_timeout_s": 300.0,
                         "max_steps": 8,
+                        "on_busy": "reject",
                     },
                 }
             ]

@@ -49,6 +49,30 @@ def test_the_tests_profile_keeps_a_lease_long_enough_to_renew() -> None:
     assert settings.turn.lease_s < Settings().turn.lease_s
 
 
+def test_the_resilient_profile_differs_from_the_default_in_what_it_is_for() -> None:
+    folder = CONFIGS / "resilient"
+    settings = Settings.load(folder / "settings.yaml")
+    assert settings.serve_config == Path("configs/resilient/serve_config.yaml")
+    assert settings.turn.lease_s < Settings().turn.lease_s
+    assert settings.turn.sweep_s < Settings().turn.sweep_s
+    resilient = stage_options(load_serve_config(folder / "serve_config.yaml").applications[0])
+    default = stage_options(load_serve_config(PROJECT_ROOT / "serve_config.yaml").applications[0])
+    assert list(resilient) == list(default)
+    for stage, options in resilient.items():
+        if stage not in ("Store", "Companions"):  # one writer, one port
+            assert options["autoscaling_config"].pop("min_replicas") == 2, stage
+            assert default[stage]["autoscaling_config"].pop("min_replicas") == 1
+            assert options["health_check_period_s"] == 1
+        del options["health_check_period_s"], default[stage]["health_check_period_s"]
+        assert options == default[stage], stage
+
+
+def test_a_redeploy_starts_the_new_before_it_stops_the_old() -> None:
+    stages = stage_options(load_serve_config(PROJECT_ROOT / "serve_config.yaml").applications[0])
+    surging = {stage for stage, options in stages.items() if options.get("max_surge_percent") == 100}
+    assert surging == set(stages) - {"Store", "Companions"}
+
+
 def test_the_production_profile_is_whole_but_for_identities() -> None:
     with pytest.raises(ConfigError, match=r"PARLEY_AUTH__MODE: production refuses development identities"):
         Settings.load(CONFIGS / "production.yaml")

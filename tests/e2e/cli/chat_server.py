@@ -40,11 +40,24 @@ def answer(response: str) -> Step:
 
 
 class ChatServer:
-    """``script`` is what every turn does."""
+    """``script`` is what every turn does. ``refuse`` answers the first ``refusals`` queries; ``away`` is what becomes of clients
+    that come a second time and after: "handshake" or "session", one each.
+    """
 
-    def __init__(self, script: Sequence[Step], *, refuse: Step | None = None, active: bool = False) -> None:
+    def __init__(
+        self,
+        script: Sequence[Step],
+        *,
+        refuse: Step | None = None,
+        refusals: int = 1_000_000,
+        away: Sequence[str] = (),
+        active: bool = False,
+    ) -> None:
         self.script = list(script)
         self.refuse = refuse
+        self.refusals = refusals
+        self._away = list(away)
+        self._visits = 0
         self.queries: list[dict[str, Any]] = []
         self.frames: list[dict[str, Any]] = []
         self.identities: list[dict[str, str]] = []
@@ -73,6 +86,14 @@ class ChatServer:
 
     def _http(self, _connection: ServerConnection, request: Request) -> Response | None:
         if request.path.startswith("/ws/"):
+            self._visits += 1
+            if self._visits > 1 and self._away[:1] == ["handshake"]:
+                self._away.pop(0)
+                problem = json.dumps(
+                    {"code": "overloaded", "detail": "It is being replaced.", "retryable": True}
+                ).encode()
+                headers = Headers({"content-type": "application/problem+json", "content-length": str(len(problem))})
+                return Response(HTTPStatus.SERVICE_UNAVAILABLE, "Away", headers, problem)
             return None
         tools = [{"name": "crm.find_account", "description": "Finds accounts."}]
         body = json.dumps({"models": {"notice": "A simulated one answers."}, "tools": tools, "title": "Of accounts"})
@@ -103,6 +124,10 @@ class ChatServer:
 
     async def _take(self, connection: ServerConnection, frame: dict[str, Any]) -> tuple[str, int] | None:
         match frame["type"]:
+            case "session.update" if self._visits > 1 and self._away[:1] == ["session"]:
+                self._away.pop(0)
+                error = {"type": "error", "code": "overloaded", "message": "The store is away.", "retryable": True}
+                await self._send(connection, error | {"turn_id": None})
             case "session.update":
                 active = {"turn_id": "running", "seq": 1} if self._active else None
                 session = frame.get("session_id", "conv-1")
@@ -113,7 +138,8 @@ class ChatServer:
                 )  # fmt: skip
             case "query":
                 self.queries.append(frame)
-                if self.refuse is not None:
+                if self.refuse is not None and self.refusals > 0:
+                    self.refusals -= 1
                     await self._send(connection, {"type": "error", "turn_id": None, "retryable": False} | self.refuse)
                     return None
                 turn_id = self._turns_by_client.setdefault(frame["client_turn_id"], f"t{len(self._turns_by_client)}")

@@ -84,6 +84,29 @@ def test_a_connection_cut_in_mid_answer_costs_neither_text_nor_a_second_turn(sta
     assert (result.exit_code, result.stdout, len(server.logs)) == (0, "Hello again.\n", 1)
 
 
+def test_a_server_that_is_being_replaced_is_waited_for_in_mid_answer(start: Start) -> None:
+    away = ["handshake", "session", "handshake"]
+    server = start(text("Hello "), DROP, text("again."), answer("Hello again."), away=away)
+    result = chat("--url", server.url, "hi")
+    assert (result.exit_code, result.stdout, result.stderr, len(server.logs)) == (0, "Hello again.\n", "", 1)
+
+
+def test_a_query_the_server_cannot_take_just_now_is_sent_again_under_the_same_id(start: Start) -> None:
+    busy = {"code": "overloaded", "message": "This server is being replaced; send it again.", "retryable": True}
+    server = start(answer("Yes."), refuse=busy, refusals=2)
+    result = chat("--url", server.url, "hi")
+    assert (result.exit_code, result.stdout) == (0, "Yes.\n")
+    first, *again = server.queries
+    assert again == [first, first]
+
+
+def test_a_query_the_server_never_takes_is_one_sentence_and_exits_with_1(start: Start) -> None:
+    server = start(refuse={"code": "overloaded", "message": "Too many turns.", "retryable": True})
+    result = chat("--url", server.url, "hi")
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "Too many turns.\n")
+    assert len(server.queries) == 5
+
+
 def test_missing_events_are_asked_for_again(start: Start) -> None:
     ahead = {"raw": {"type": "text.delta", "turn_id": "t0", "seq": 99, "delta": "lost"}}
     server = start(text("A"), ahead, text("B"), answer("AB"))
@@ -119,6 +142,15 @@ def test_ctrl_c_stops_the_turn_at_the_server_and_exits_with_130(start: Start) ->
     assert (result.exit_code, result.stdout) == (130, "So far\n")
     assert {"type": "cancel", "turn_id": "t0"} in server.frames
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_while_the_connection_is_down_stops_the_turn_when_it_is_back(start: Start) -> None:
+    cancelled = {"type": "turn.cancelled", "response": "So far"}
+    server = start(text("So far"), DROP, INTERRUPT, AWAIT_CANCEL, cancelled, away=["session", "handshake"])
+    server.on_interrupt = lambda: os.kill(os.getpid(), signal.SIGINT)
+    result = chat("--url", server.url, "hi")
+    assert (result.exit_code, result.stdout) == (130, "So far\n")
+    assert {"type": "cancel", "turn_id": "t0"} in server.frames
 
 
 def test_a_second_ctrl_c_leaves_without_waiting_for_the_server(start: Start) -> None:

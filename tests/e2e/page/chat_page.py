@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from playwright.async_api import Locator, Page, WebSocketRoute, expect
 
 ANSWER_TIMEOUT_MS = 30_000
+
+
+class History:
+    """All texts that an answer has shown."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    async def check_only_grew(self) -> None:
+        """Each text continues the one before it: nothing was taken away, and nothing came twice."""
+        texts: list[str] = [text for text in await self._page.evaluate("window.shownTexts") if text]
+        assert texts, "no answer was shown"
+        for before, after in itertools.pairwise(texts):
+            assert after.startswith(before), f"{before[-80:]!r} became {after[-80:]!r}"
 
 
 class ChatPage:
@@ -70,6 +86,54 @@ class ChatPage:
     @property
     def answer_text(self) -> Locator:
         return self.answer.get_by_test_id("answer-text")
+
+    async def copied_text(self) -> str:
+        """The last answer's text as it was written, by its own button."""
+        await self.answer.get_by_test_id("copy").click()
+        return str(await self.page.evaluate("navigator.clipboard.readText()"))
+
+    async def stored_text(self) -> str:
+        """The text of the conversation's last stored message."""
+        return "".join(part["text"] for part in (await self._last_message())["parts"] if part["type"] == "text")
+
+    async def wait_until_stored(self) -> None:
+        """Waits until the last message of the conversation is an answer."""
+        await self.page.wait_for_function(
+            """async ([path, user]) => {
+                const reply = await fetch(path, { headers: { 'X-Dev-User': user } });
+                return (await reply.json()).items[0].role === 'assistant';
+            }""",
+            arg=[await self._last_message_path(), await self.at("user-name").inner_text()],
+        )
+
+    async def _last_message_path(self) -> str:
+        return f"{self.base_url}/api/conversations/{await self.at_conversation()}/messages?order=desc&limit=1"
+
+    async def _last_message(self) -> dict[str, Any]:
+        path = await self._last_message_path()
+        reply = await self.page.request.get(path, headers={"X-Dev-User": await self.at("user-name").inner_text()})
+        assert reply.ok, await reply.text()
+        return dict((await reply.json())["items"][0])
+
+    async def dispatch(self, target: str, event: str) -> None:
+        """An event as the browser gives it to ``document`` or ``window``."""
+        await self.page.evaluate(f"{target}.dispatchEvent(new Event('{event}'))")
+
+    async def watch_answer(self) -> History:
+        """Records every text that the last answer shows from now on, until the page is loaded anew."""
+        await self.page.evaluate(
+            """() => {
+                window.shownTexts = [];
+                const look = () => {
+                    const last = [...document.querySelectorAll('[data-testid=message-assistant] .answer-body')].at(-1);
+                    const text = last?.textContent ?? '';
+                    if (text !== window.shownTexts.at(-1)) window.shownTexts.push(text);
+                };
+                const all = { childList: true, subtree: true, characterData: true };
+                new MutationObserver(look).observe(document.getElementById('messages'), all);
+            }"""
+        )
+        return History(self.page)
 
     def at(self, test_id: str) -> Locator:
         return self.page.get_by_test_id(test_id)

@@ -43,6 +43,7 @@ class Turn:
     conversation_id: str
     content: str
     client_turn_id: str | None
+    waits: bool = False
     log: list[JSON] = field(default_factory=list)
     grown: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -63,6 +64,7 @@ class Conversation:
     updated_at: str = ""
     messages: list[JSON] = field(default_factory=list)
     active: Turn | None = None
+    waiting: list[Turn] = field(default_factory=list)
 
     def view(self) -> JSON:
         return {
@@ -79,7 +81,9 @@ class Conversation:
 
 class FakeBackend:
     """``url`` once it is serving. ``frames`` are all frames the page has sent; ``held`` is set when an answer waits, and
-    ``gate`` lets it go on. ``accepting`` lets in what would be refused; ``cut_next_query`` loses the line after accepting.
+    ``gate`` lets it go on. ``accepting`` lets in what would be refused; ``cut_next_query`` loses the line after accepting,
+    ``lose_next_query`` the query itself. ``queues`` lets questions wait for one another; ``busy_sessions`` many session.update
+    are refused for now.
     """
 
     def __init__(self) -> None:
@@ -91,6 +95,9 @@ class FakeBackend:
         self.refuse_sockets = False
         self.accepting = False
         self.cut_next_query = False
+        self.lose_next_query = False
+        self.queues = False
+        self.busy_sessions = 0
         self.conversations: dict[str, Conversation] = {}
         self._turns: dict[str, Turn] = {}
         self._sockets: set[WebSocket] = set()
@@ -105,6 +112,9 @@ class FakeBackend:
         self.refuse_sockets = False
         self.accepting = False
         self.cut_next_query = False
+        self.lose_next_query = False
+        self.queues = False
+        self.busy_sessions = 0
         self.conversations.clear()
         self._turns.clear()
 
@@ -146,6 +156,7 @@ class FakeBackend:
             Route(conversation, self._delete, methods=["DELETE"]),
             Route(conversation + "/messages", self._messages),
             Route(conversation + "/messages/{message_id}", self._react, methods=["PATCH"]),
+            Route("/api/turns/{id}", self._turn),
             WebSocketRoute("/ws/chat", self._chat),
         ]
         return _Policy(Starlette(routes=routes))
@@ -171,7 +182,11 @@ class FakeBackend:
                     "notice": SIMULATED,
                 },
                 "tools": views,
-                "limits": {"query_chars": 2000, "ws_frame_bytes": 65536},
+                "limits": {
+                    "query_chars": 2000,
+                    "ws_frame_bytes": 65536,
+                    "on_busy": "queue" if self.queues else "reject",
+                },
             }
         )
 
@@ -225,6 +240,12 @@ class FakeBackend:
         message["metadata"]["reaction"] = (await request.json())["reaction"]
         return JSONResponse(message)
 
+    async def _turn(self, request: Request) -> Response:
+        found = self._turns.get(request.path_params["id"])
+        if found is None:
+            return _missing()
+        return JSONResponse({"turn_id": found.turn_id, "state": "accepted", "waits": found.waits})
+
     # WebSocket
 
     async def _chat(self, ws: WebSocket) -> None:
@@ -243,6 +264,9 @@ class FakeBackend:
                 match frame["type"]:
                     case "ping":
                         await _send(ws, type="pong")
+                    case "session.update" if self.busy_sessions > 0:
+                        self.busy_sessions -= 1
+                        await _send(ws, type="error", code="overloaded", message="The store is away.", retryable=True)
                     case "session.update":
                         conversation = self._ensure(frame.get("session_id"), owner)
                         active = conversation.active
@@ -275,11 +299,15 @@ class FakeBackend:
 
     async def _query(self, ws: WebSocket, conversation: Conversation, frame: JSON) -> None:
         content, client_turn_id = frame["content"], frame["client_turn_id"]
+        if self.lose_next_query:
+            self.lose_next_query = False
+            await ws.close(1011)
+            return
         known = next((t for t in self._turns.values() if t.client_turn_id == client_turn_id), None)
         if known is not None:
             self._spawn(self._tail(ws, known, 0))
             return
-        if conversation.active is not None:
+        if conversation.active is not None and not self.queues:
             await _send(ws, type="error", code="conflict", message="An answer is still coming.", retryable=False)
             return
         if "refuse this" in content and not self.accepting:
@@ -287,7 +315,11 @@ class FakeBackend:
             return
         turn = Turn(f"t{next(self._ids)}", conversation.id, content, client_turn_id)
         self._turns[turn.turn_id] = turn
-        conversation.active = turn
+        turn.waits = conversation.active is not None
+        if turn.waits:
+            conversation.waiting.append(turn)
+        else:
+            conversation.active = turn
         conversation.updated_at = _now()
         conversation.messages.append(_message(turn, "user", [{"type": "text", "text": content}]))
         turn.emit("turn.started", message_id=f"m_{turn.turn_id}", client_turn_id=client_turn_id)
@@ -297,7 +329,8 @@ class FakeBackend:
             await ws.close(1011)
         else:
             self._spawn(self._tail(ws, turn, 0))
-        self._spawn(self._run(turn, conversation))
+        if not turn.waits:
+            self._spawn(self._run(turn, conversation))
 
     async def _run(self, turn: Turn, conversation: Conversation) -> None:
         """Plays the script, keeps the answer and, beside the first turn, makes a title."""
@@ -326,11 +359,15 @@ class FakeBackend:
             await asyncio.sleep(0)
         status = {"chat_response": "complete", "turn.cancelled": "cancelled", "turn.failed": "failed"}[outcome["type"]]
         message = _message(turn, "assistant", answer.parts, status)
-        conversation.messages.append(message)
-        conversation.active = None
+        asked = next(i for i, m in enumerate(conversation.messages) if m["metadata"]["turn_id"] == turn.turn_id)
+        conversation.messages.insert(asked + 1, message)
+        conversation.active = conversation.waiting.pop(0) if conversation.waiting else None
         turn.ended = True
         extra = {"message_id": message["id"], "tool_feedback": []} if status == "complete" else {}
         turn.emit(outcome.pop("type"), response=answer.text, **extra, **outcome)
+        if conversation.active is not None:
+            conversation.active.waits = False
+            self._spawn(self._run(conversation.active, conversation))
 
     async def _tail(self, ws: WebSocket, turn: Turn, after: int) -> None:
         sent = after

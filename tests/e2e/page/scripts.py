@@ -122,6 +122,12 @@ def _reset() -> list[Item]:
     return [*text("First. "), started, finished, *text("This is void."), reset, *text("This counts.")]
 
 
+def _reset_late() -> list[Item]:
+    started, finished = tool("a", "crm.find_account", {"name": "X"}, {})
+    reset: JSON = {"type": "step.reset", "step": 1}
+    return [*text("First. "), started, finished, *text("This is void."), Gate(), reset, *text("This counts.")]
+
+
 def _failure() -> list[Item]:
     failed: JSON = {
         "type": "turn.failed",
@@ -162,6 +168,7 @@ _SCRIPTS = {
     "hold a tool": _held_tool,
     "hold": _held,
     "tool that fails": _failing_tool,
+    "start over late": _reset_late,
     "start over": _reset,
     "break off": _failure,
     "cut twice": _cut_twice,

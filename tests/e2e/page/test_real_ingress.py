@@ -11,18 +11,10 @@ import pytest_asyncio
 from playwright.async_api import Browser, expect
 
 from serve_app.domain.tools import ToolCall
-from serve_app.domain.turns import Owner
 from serve_app.errors import UpstreamFailed
-from serve_app.ingress.app import create_app
-from serve_app.ingress.services import IngressServices
-from serve_app.settings import Settings
-from serve_app.turns.local import LocalTurns
-from serve_app.turns.stage import TurnsStage
 from tests.e2e.page.chat_page import ChatPage
-from tests.e2e.page.fake_backend import listening
-from tests.scripted import PlainPrompts, Reply, ScriptedModels
-from tests.unit.ingress.stages import make_stages
-from tests.unit.ingress.test_whole_turn import EchoTools
+from tests.e2e.page.real_ingress import real_ingress
+from tests.scripted import Reply, ScriptedModels
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -42,28 +34,15 @@ class Whole:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def whole(chromium: Browser) -> AsyncGenerator[Whole]:
-    stages, settings, models = make_stages(), Settings(store="memory"), ScriptedModels(LOOK_UP, ANSWER)
-    stage = TurnsStage(
-        owner=Owner(replica_id="one", endpoint=""),
-        settings=settings,
-        store=stages.store,
-        prompts=PlainPrompts(),
-        models=models,
-        tools=EchoTools(),
-        metrics=stages.metrics,
-    )
-    stage.start()
-    turns = LocalTurns(stage)
-    app = create_app(IngressServices(**{**vars(stages.services(settings)), "turns": turns}))
+    models = ScriptedModels(LOOK_UP, ANSWER)
     context = await chromium.new_context(reduced_motion="reduce")
-    async with listening(app) as url:
+    async with real_ingress(models) as url:
         chat = ChatPage(await context.new_page(), url)
         await chat.prepare_cuts()
         await chat.start()
         await chat.sign_in()
         yield Whole(chat, models)
         await context.close()
-    await asyncio.wait_for(turns.stop(), 10)
     assert chat.complaints == []
 
 
@@ -142,3 +121,36 @@ async def test_conversations_are_renamed_archived_and_deleted_and_reactions_kept
     await chat.page.reload()
     await expect(chat.at("empty")).to_be_visible()
     await expect(chat.at("conversation")).to_have_count(0)
+
+
+@pytest.mark.parametrize(("on_busy", "first"), [("queue", "complete"), ("interrupt", "cancelled")])
+async def test_two_windows_that_ask_at_once_show_the_same_conversation_in_the_end(
+    chromium: Browser, on_busy: str, first: str
+) -> None:
+    hold = asyncio.Event()
+    models = ScriptedModels(Reply(pieces=("one ", "two"), hold=hold), Reply(pieces=("three",)))
+    context = await chromium.new_context(reduced_motion="reduce")
+    async with real_ingress(models, conversation={"on_busy": on_busy}) as url:
+        one, other = ChatPage(await context.new_page(), url), ChatPage(await context.new_page(), url)
+        await one.start()
+        await one.sign_in()
+        await one.ask("first?")
+        await asyncio.wait_for(models.holding.wait(), 10)
+        conversation = await one.at_conversation()
+        await other.start(f"/#/c/{conversation}")
+        await expect(other.answer).to_have_attribute("data-status", "running")
+        await other.at("stop").wait_for()
+        await other.ask("second?")
+        if on_busy == "queue":
+            await expect(other.answer).to_have_attribute("data-status", "waiting")
+            hold.set()
+        await other.answered()
+        await expect(other.at("message-user")).to_have_text(["first?", "second?"])
+        await expect(other.at("message-assistant").first).to_have_attribute("data-status", first)
+        await expect(other.answer_text).to_have_text("three")
+        await expect(one.answer).to_have_attribute("data-status", first)
+        await one.page.reload()
+        await one.answered()
+        await expect(one.at("message-user")).to_have_text(["first?", "second?"])
+        await context.close()
+    assert one.complaints + other.complaints == []

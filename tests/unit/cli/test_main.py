@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from serve_app.cli import main as main_module
 from serve_app.cli.main import COMMANDS
@@ -27,14 +28,16 @@ def test_help_lists_every_command_with_what_it_does(run: Run) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_commands_line_in_the_list_is_the_first_of_its_own_help(name: str) -> None:
-    module, _, function = COMMANDS[name][0].partition(":")
-    documented = getattr(importlib.import_module(module), function).__doc__
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    found = getattr(importlib.import_module(module), attribute)
+    documented = found.info.help if isinstance(found, typer.Typer) else found.__doc__
+    assert documented
     assert documented.splitlines()[0] == COMMANDS[name][1]
 
 
-@pytest.mark.parametrize("name", ["serve", "chat", "doctor", "tools"])
+@pytest.mark.parametrize("name", ["serve", "chat", "doctor", "tools", "turn show"])
 def test_each_commands_help_names_its_exit_codes(run: Run, name: str) -> None:
-    result = run(name, "--help")
+    result = run(*name.split(), "--help")
     assert result.exit_code == 0
     assert "Exit codes: 0" in result.stdout
 
