@@ -21,7 +21,7 @@ run: setup  ## start everything on http://127.0.0.1:8000
 
 test: setup-test peers  ## run the whole suite
 	$(BIN)/python -m pytest -n auto tests/unit tests/contract tests/simulators tests/simulation --cov --cov-report=term
-	$(BIN)/python -m pytest tests/integration tests/e2e
+	$(BIN)/python -m pytest tests/integration tests/e2e tests/chaos
 
 chaos: setup-test  ## kill, stall and cut a running graph, and print what became of its turns
 	$(BIN)/python -m tests.chaos $(CHAOS)

@@ -18,7 +18,7 @@ _PACK = msgspec.msgpack.Encoder()
 class _Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What only some appends have."""
 
-    step: StepRecord | None = None
+    steps: tuple[StepRecord, ...] = ()
     session_prompt: SessionPrompt | None = None
     finish: FinishTurn | None = None
 
@@ -29,9 +29,9 @@ class _Share(Struct, frozen=True, kw_only=True, array_like=True):
     key: TurnKey
     epoch: int
     lease_s: float
-    attempt: int
     records: tuple[EventRecord, ...]
     outcome: bytes
+    attempt: int = 0  # later fields at the end and with defaults: a redeploy lets versions talk to each other
 
 
 _SHARES: msgspec.msgpack.Decoder[list[_Share]] = msgspec.msgpack.Decoder(list[_Share])
@@ -57,9 +57,9 @@ def encode_batch(batch: Sequence[AppendTurn]) -> bytes:
 
 
 def _outcome(append: AppendTurn) -> bytes:
-    if append.step is None and append.session_prompt is None and append.finish is None:
+    if not append.steps and append.session_prompt is None and append.finish is None:
         return _NOTHING  # as nearly always: a delta, or a renewal
-    return msgspec.json.encode(_Outcome(step=append.step, session_prompt=append.session_prompt, finish=append.finish))
+    return msgspec.json.encode(_Outcome(steps=append.steps, session_prompt=append.session_prompt, finish=append.finish))
 
 
 def decode_batch(payload: bytes) -> list[AppendTurn]:
@@ -74,7 +74,7 @@ def decode_batch(payload: bytes) -> list[AppendTurn]:
                 lease_s=share.lease_s,
                 attempt=share.attempt,
                 records=share.records,
-                step=outcome.step,
+                steps=outcome.steps,
                 session_prompt=outcome.session_prompt,
                 finish=outcome.finish,
             )

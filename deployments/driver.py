@@ -57,6 +57,7 @@ class Driver:
         self._channel_secret: Any = None
         self._versions = dict.fromkeys((*REDEPLOY_ORDER, "Companions"), "0")
         self._redeploys = 0
+        self._heard = b""
         self._tell = os.fdopen(options.tell_fd, "w", encoding="utf-8")
 
     def tell(self, **line: Any) -> None:
@@ -98,7 +99,7 @@ class Driver:
             return 2
         client.wait_for_proxies_serving()
         self.tell(ready={"url": f"http://{options.host}:{options.port}", "metrics_port": options.metrics_port})
-        while sys.stdin.readline().strip() == "redeploy":  # else "stop", or the parent is gone
+        while self._next_command() == b"redeploy":  # else "stop", or the parent is gone
             self._redeploy(client)
         self._drain(serve_config.applications[0].name)
         client.shutdown(timeout_s=STOP_TIMEOUT_S)
@@ -127,6 +128,7 @@ class Driver:
         """Reads all settings again and replaces every stage's replicas one after the other. What runs goes on."""
         began = time.monotonic()
         self._redeploys += 1
+        done: list[str] = []
         for stage in REDEPLOY_ORDER:
             before = self._versions[stage]
             self._versions[stage] = str(self._redeploys)
@@ -134,13 +136,30 @@ class Driver:
                 application, serve_config = self._load()
             except ConfigError as error:
                 self._versions[stage] = before
-                self.tell(redeploy_failed=error.message)
+                failed: str | None = error.message
+            else:
+                self.tell(phase=f"redeploying {stage}")
+                failed = self._run(client, application, serve_config, replacing=stage)
+            if failed is not None:
+                so_far = f" Replaced before that: {', '.join(done)}." if done else " Nothing has been replaced."
+                self.tell(redeploy_failed=failed + so_far)
                 return
-            self.tell(phase=f"redeploying {stage}")
-            if (failed := self._run(client, application, serve_config)) is not None:
-                self.tell(redeploy_failed=failed)
-                return
+            done.append(stage)
         self.tell(redeployed=round(time.monotonic() - began, 1))
+
+    def _next_command(self) -> bytes:
+        """The next line of standard input; empty at its end. Read unbuffered, so that ``_asked`` sees what waits there."""
+        while b"\n" not in self._heard:
+            chunk = os.read(sys.stdin.fileno(), 4096)
+            if not chunk:
+                return b""
+            self._heard += chunk
+        line, _, self._heard = self._heard.partition(b"\n")
+        return line
+
+    def _asked(self) -> bool:
+        """Whether something else has been asked for meanwhile."""
+        return b"\n" in self._heard or bool(select.select([sys.stdin], [], [], 0)[0])
 
     def _drain(self, application: str) -> None:
         """Lets clients hear of the stop before their sockets break. A graph that cannot is stopped all the same."""
@@ -163,12 +182,17 @@ class Driver:
             global_logging_config=serve_config.logging_config,
         )
 
-    def _run(self, client: Any, application: Any, serve_config: Any) -> str | None:
-        """Deploys and waits; returns why it failed, or None when every stage runs."""
+    def _run(self, client: Any, application: Any, serve_config: Any, replacing: str | None = None) -> str | None:
+        """Deploys and waits; returns why it failed, or None when every stage runs.
+
+        When ``replacing`` a stage it is enough that its new replicas run: the old ones may take as long as the longest turn
+        to come to their end, and nobody has to wait for that.
+        """
         from ray import serve
         from ray.serve.schema import ApplicationStatus
 
         name = serve_config.applications[0].name
+        deployed_at = time.time()
         serve.run_many(
             [
                 serve.RunTarget(
@@ -184,14 +208,16 @@ class Driver:
         until = time.monotonic() + self._options.start_timeout_s
         told: dict[str, str] = {}
         while time.monotonic() < until:
-            if self._redeploys and select.select([sys.stdin], [], [], 0)[0]:
-                return "It was asked for something else meanwhile."
+            if replacing is not None and self._asked():
+                return "Something else was asked for meanwhile."
             status = client.get_serve_status(name)
             stages = {stage.name: stage.status.value for stage in status.deployment_statuses}
             if stages != told:
                 self.tell(stages=stages)
                 told = stages
             if status.app_status.status == ApplicationStatus.RUNNING:
+                return None
+            if replacing is not None and _replaced(client, name, replacing, deployed_at):
                 return None
             for stage in status.deployment_statuses:
                 # Serve tries again a few times; the reason is there after the first.
@@ -202,6 +228,14 @@ class Driver:
             time.sleep(POLL_S)
         waiting = ", ".join(sorted(stage for stage, state in told.items() if state != "HEALTHY"))
         return f"The graph was not ready after {self._options.start_timeout_s:g} s; still starting: {waiting}."
+
+
+def _replaced(client: Any, application: str, stage: str, since: float) -> bool:
+    """Whether as many replicas as are wanted of a stage run that were started after ``since``, in Unix seconds."""
+    found = client.get_serve_details()["applications"][application]["deployments"][stage]
+    running = [replica for replica in found["replicas"] if replica["state"] == "RUNNING"]
+    fresh = sum(replica["start_time_s"] >= since for replica in running)
+    return bool(fresh >= found["target_num_replicas"] > 0)
 
 
 def _reason(message: str) -> str:

@@ -2,7 +2,8 @@
 
 Serve obeys two headers from anybody: one shortens a request's life, the other makes it outlive its client. It reads them,
 and makes the request's id, before the application sees anything; then application and Serve both put that id on the
-response. This middleware goes before all of it. Serve installs it in every replica of the ingress and in its fallback
+response. It also answers 500 in plain text by itself where the replica that had a request died of something else. This
+middleware goes before all of it. Serve installs it in every replica of the ingress and in its fallback
 proxy where ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`` names :func:`middlewares` (``deployments.environment`` does).
 """
 
@@ -11,13 +12,18 @@ from __future__ import annotations
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve_app.errors import StageUnavailable
 from serve_app.ingress.edge import STRIPPED_HEADERS, is_request_id
+from serve_app.wire.problems import encode_problem
 
 _REQUEST_ID = b"x-request-id"
+_REPLACED = StageUnavailable("The server is being replaced; try again in a moment.", None, 1.0)
 
 
 class Front:
-    """Drops what clients may not say to Serve, and sees to one request id per response."""
+    """Drops what clients may not say to Serve, sees to one request id per response, and puts a problem that says to try
+    again in the place of Serve's own failures.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -31,10 +37,17 @@ class Front:
             await self._app(scope, receive, send)
             return
 
+        replaced = False
+
         async def send_once(message: Message) -> None:
+            nonlocal replaced
             if message["type"] == "http.response.start":
                 message["headers"] = _one_request_id(message.get("headers", ()))
-            await send(message)
+                replaced = _is_serves_failure(message)
+                if replaced:
+                    await _send_problem(send, message["headers"])
+            if not replaced:
+                await send(message)
 
         await self._app(scope, receive, send_once)
 
@@ -46,6 +59,27 @@ def middlewares() -> list[Middleware]:
 
 def _passes(name: bytes, value: bytes) -> bool:
     return name not in STRIPPED_HEADERS and (name != _REQUEST_ID or is_request_id(value.decode("latin-1")))
+
+
+def _is_serves_failure(start: Message) -> bool:
+    """The application's own failures are problems; plain text can only be Serve's."""
+    plain = any(name.lower() == b"content-type" and value.startswith(b"text/plain") for name, value in start["headers"])
+    return bool(start["status"] == 500 and plain)
+
+
+async def _send_problem(send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+    kept = [(name, value) for name, value in headers if name.lower() == _REQUEST_ID]
+    problem = encode_problem(_REPLACED, kept[0][1].decode("latin-1") if kept else "")
+    length = str(len(problem.body)).encode()
+    made = [(name.encode(), value.encode()) for name, value in problem.headers.items()]
+    await send(
+        {
+            "type": "http.response.start",
+            "status": problem.status,
+            "headers": [*kept, *made, (b"content-length", length)],
+        }
+    )
+    await send({"type": "http.response.body", "body": problem.body})
 
 
 def _one_request_id(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -105,6 +105,7 @@ class RemoteTurns:
         self._channel = channel
         self._max_items = max_items
         self._sending: set[asyncio.Task[None]] = set()
+        self._starting: set[str] = set()
 
     async def run(self, key: TurnKey, *, after_seq: int = 1) -> LiveTail:
         tail = RemoteTail(self._channel, self._max_items)
@@ -112,7 +113,11 @@ class RemoteTurns:
         return tail
 
     def start(self, key: TurnKey) -> None:
-        self._send_beside(key, None, 0)
+        if key.turn_id in self._starting:
+            return  # a sweep finds it again for as long as nobody has room for it
+        self._starting.add(key.turn_id)
+        task = self._send_beside(key, None, 0)
+        task.add_done_callback(lambda _: self._starting.discard(key.turn_id))
 
     async def follow(self, key: TurnKey, owner: Owner, *, after_seq: int) -> LiveTail:
         tail = RemoteTail(self._channel, self._max_items)
@@ -125,6 +130,9 @@ class RemoteTurns:
                 tail.end()
         except ParleyError:
             tail.end()
+        except BaseException:
+            await tail.aclose()
+            raise
         return tail
 
     async def hint_cancel(self, key: TurnKey, owner: Owner) -> None:
@@ -133,33 +141,37 @@ class RemoteTurns:
         except ParleyError as error:
             log.info("cancel_hint_lost", turn=key.turn_id, error=error.message)
 
-    def _send_beside(self, key: TurnKey, tail: RemoteTail | None, after_seq: int) -> None:
+    def _send_beside(self, key: TurnKey, tail: RemoteTail | None, after_seq: int) -> asyncio.Task[None]:
         # A fresh context: what belongs to a request is cancelled with it.
         task = asyncio.create_task(self._send(key, tail, after_seq), context=contextvars.Context())
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
+        return task
 
     async def _send(self, key: TurnKey, tail: RemoteTail | None, after_seq: int) -> None:
         """Returns when the turn has ended, here or elsewhere. The log tells followers what became of it."""
         run_turn = self._handle.options(method_name="run_turn")
         to = None if tail is None else tail.address
-        dead: str | None = None
+        dead: tuple[str, ...] = ()
         wait_s = FIRST_WAIT_S
-        for _ in range(MAX_SENDS):
+        for sent in range(MAX_SENDS):
             try:
-                await run_turn.remote(key, to, after_seq, dead)
+                ran = await run_turn.remote(key, to, after_seq, dead)
             except RayActorError as error:
                 # Only who is dead for certain is named; one that cannot be reached may be alive and writing.
-                dead = error.actor_id if isinstance(error, ActorDiedError) else None
+                if isinstance(error, ActorDiedError) and error.actor_id is not None:
+                    dead = (*dead, error.actor_id)
                 log.warning("owner_died", turn=key.turn_id, owner=error.actor_id)
-                await asyncio.sleep(wait_s)
-                wait_s *= 2
             except Exception as error:
                 log.warning("turn_left_to_sweeper", turn=key.turn_id, error=str(error)[:200])
                 break
             else:
-                if tail is not None:
-                    asyncio.get_running_loop().call_later(GRACE_S, tail.end)
-                return
+                if ran or sent == 0:
+                    if tail is not None:
+                        asyncio.get_running_loop().call_later(GRACE_S, tail.end)
+                    return
+                # It is still its last owner's, of whose death there is no certainty: its lease has to run out.
+            await asyncio.sleep(wait_s)
+            wait_s *= 2
         if tail is not None:
             tail.end()

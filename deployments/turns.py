@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 from ray import serve
 
@@ -39,10 +41,10 @@ class TurnsDeployment(Shell):
         self._channel.handle(CANCEL, self._cancel)
         self._stage.start()
 
-    async def run_turn(self, key: TurnKey, to: Address | None, after_seq: int, dead: str | None) -> None:
-        """Runs an accepted turn to its end; ``to`` is shown its events on the channel. ``dead``: an owner it had."""
+    async def run_turn(self, key: TurnKey, to: Address | None, after_seq: int, dead: Sequence[str]) -> bool:
+        """Runs an accepted turn to its end; ``to`` is shown its events on the channel. False where it could not be claimed."""
         follower = None if to is None else RemoteFollower(self._channel, to)
-        await self._stage.run_turn(key, follower, after_seq, dead=dead)
+        return await self._stage.run_turn(key, follower, after_seq, dead=dead)
 
     async def _follow(self, payload: bytes) -> bytes:
         request = msgspec.msgpack.decode(payload, type=FollowRequest)

@@ -138,7 +138,7 @@ class _Screen:
         if "redeployed" in line:
             self.say(f"Every replica has been replaced: redeployed in {line['redeployed']:.1f} s.")
         if "redeploy_failed" in line:
-            self.say(f"[red]Not redeployed; what ran before goes on.[/red] {escape(line['redeploy_failed'])}")
+            self.say(f"[red]Not redeployed; everything goes on.[/red] {escape(line['redeploy_failed'])}")
         if line.get("phase") == "stopping":
             self.close()
             self.say("stopping …")

@@ -13,7 +13,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from serve_app.domain.conversation import Conversation, Message, Part, SessionPrompt
+from serve_app.domain.conversation import Conversation, Message, Part, SessionPrompt, ToolCallPart, ToolResultPart
 from serve_app.domain.events import EventRecord
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import TurnKey
@@ -59,6 +59,17 @@ class StepRecord(Struct, frozen=True, kw_only=True):
     model_ms: int = 0
     first_delta_ms: int | None = None
     tools_ms: int = 0
+
+    @property
+    def unfinished_calls(self) -> tuple[ToolCallPart, ...]:
+        """The calls whose results it does not have."""
+        known = {part.tool_call_id for part in self.parts if isinstance(part, ToolResultPart)}
+        return tuple(part for part in self.parts if isinstance(part, ToolCallPart) and part.tool_call_id not in known)
+
+    @property
+    def attempts_begun(self) -> int:
+        """How many attempts at the step after it have begun when it is kept: once its tools are done, its writer goes on."""
+        return 0 if self.unfinished_calls else 1
 
 
 class Turn(Struct, frozen=True, kw_only=True):
@@ -158,7 +169,7 @@ class AppendTurn(Struct, frozen=True, kw_only=True):
     lease_s: float
     attempt: int = 0
     records: tuple[EventRecord, ...] = ()
-    step: StepRecord | None = None
+    steps: tuple[StepRecord, ...] = ()
     session_prompt: SessionPrompt | None = None
     finish: FinishTurn | None = None
 

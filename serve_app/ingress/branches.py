@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+import msgspec
 from msgspec.structs import replace
 
 from serve_app.domain.conversation import Message
@@ -16,6 +17,7 @@ from serve_app.domain.ids import ConversationKey, TurnKey
 from serve_app.domain.turns import Query
 from serve_app.errors import InvalidInput, NotFound
 from serve_app.storage.port import MAX_PAGE, Store
+from serve_app.storage.rules import busy_conversation
 
 MAX_PAGES = 20
 """How far back a question's answer is looked for, in pages."""
@@ -44,8 +46,10 @@ class Branches:
         if question.role != "user":
             raise InvalidInput("messageId: only messages of the user can be edited.")
         if question.replaced_by is None and question.text == query.content:
-            return question.turn_id
-        digest = hashlib.sha256(query.content.encode()).hexdigest()[:16]
+            asked = (await self._store.get_turn(TurnKey(conversation=key, turn_id=question.turn_id))).query
+            if asked == query:
+                return question.turn_id
+        digest = hashlib.sha256(msgspec.json.encode(query)).hexdigest()[:16]
         return Branch(
             replaces=question.message_id,
             query=query,
@@ -53,12 +57,15 @@ class Branches:
             client_message_id=client_id,
         )
 
-    async def regenerate(self, key: ConversationKey, client_id: str | None, model_id: str | None) -> Branch:
+    async def regenerate(self, key: ConversationKey, client_id: str | None, model_id: str | None) -> Branch | str:
         """The branch that answers a question again: the one whose answer, or which itself, is named; the last one by default.
+        The id of the turn where it is being answered again already.
 
-        Raises NotFound where there is no such message, or no answer to it.
+        Raises NotFound where there is no such message, or no answer to it; Conflict while it is being answered at first.
         """
         answer = await self._answer(key, client_id)
+        if answer is None:
+            return await self._answered_now(key)
         asked = (await self._store.get_turn(TurnKey(conversation=key, turn_id=answer.turn_id))).query
         return Branch(
             replaces=answer.message_id,
@@ -66,7 +73,17 @@ class Branches:
             client_turn_id=f"regenerate:{answer.message_id}",
         )
 
-    async def _answer(self, key: ConversationKey, client_id: str | None) -> Message:
+    async def _answered_now(self, key: ConversationKey) -> str:
+        """The turn that makes the last question's new answer."""
+        active = (await self._store.get_conversation(key)).active_turn_id
+        if active is None:
+            raise NotFound("There is no answer yet that could be made again.")
+        if (await self._store.get_turn(TurnKey(conversation=key, turn_id=active))).replaces is None:
+            raise busy_conversation()
+        return active
+
+    async def _answer(self, key: ConversationKey, client_id: str | None) -> Message | None:
+        """The answer that is named, or that of the question; None where that question is the last thing said."""
         question: Message | None = None
         if client_id is not None:
             named = await self._store.find_message(key, client_id)
@@ -78,17 +95,11 @@ class Branches:
         for _ in range(MAX_PAGES):
             page = await self._store.list_messages(key, cursor=cursor, limit=MAX_PAGE, descending=True)
             for message in page.items:
-                if question is None and message.role == "assistant":
-                    return message
-                if question is not None and message.message_id == question.message_id:
-                    if after is None or after.role != "assistant":
-                        raise _no_answer()
-                    return after
+                if question is None:
+                    return message if message.role == "assistant" else None
+                if message.message_id == question.message_id:
+                    return after if after is not None and after.role == "assistant" else None
                 after = message
             if (cursor := page.next_cursor) is None:
                 break
-        raise _no_answer()
-
-
-def _no_answer() -> NotFound:
-    return NotFound("There is no answer yet that could be made again.")
+        raise NotFound("There is no answer yet that could be made again.")

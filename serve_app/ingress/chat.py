@@ -27,6 +27,7 @@ from serve_app.errors import Conflict, Gone, InvalidInput, NotFound, NotPermitte
 from serve_app.ingress.catalog import CachedCatalog
 from serve_app.ingress.services import IngressServices
 from serve_app.ingress.tail import PAGE_RECORDS, TurnTail
+from serve_app.patience import patiently
 from serve_app.storage.rules import busy_conversation, first_event
 from serve_app.telemetry import logger
 from serve_app.turns.port import LiveTail
@@ -68,6 +69,7 @@ class ChatService:
         self._settings = services.settings
         self.catalog = CachedCatalog(services.models)
         self._starting: set[asyncio.Task[tuple[Turn, bool, LiveTail | None]]] = set()
+        self._hints: set[asyncio.Task[None]] = set()
         self._draining = False
         self._tails: weakref.WeakSet[TurnTail] = weakref.WeakSet()
 
@@ -86,7 +88,7 @@ class ChatService:
         """
         acting = principal.narrowed_to(role.lower() if role is not None else None)
         conversation, tools = await asyncio.gather(
-            self.ensure_conversation(acting, session_id), self._services.tools.tools_for(acting)
+            self.ensure_conversation(acting, session_id), patiently(lambda: self._services.tools.tools_for(acting))
         )
         conversation = await self._keep_prompt(acting, conversation, tools)
         return Session(
@@ -225,7 +227,7 @@ class ChatService:
         if query.attachments:
             raise InvalidInput("attachments: files are not supported yet.")
         if query.tool_id is not None:
-            offered = await self._services.tools.tools_for(principal)
+            offered = await patiently(lambda: self._services.tools.tools_for(principal))
             if not any(query.tool_id in {tool.name, tool.server} for tool in offered.tools):
                 raise NotPermitted(f"tool_id: you may not use {query.tool_id!r}, or it is not available.")
         return await self.catalog.choose(query.model_id)
@@ -234,7 +236,9 @@ class ChatService:
         accepted = await self._accept(new_turn)
         turn = accepted.turn
         for interrupted in accepted.interrupted:
-            await self._hint_cancel(interrupted)
+            hint = asyncio.create_task(self._hint_cancel(interrupted))
+            self._hints.add(hint)
+            hint.add_done_callback(self._hints.discard)
         if accepted.waits or (not accepted.created and turn.state != "accepted"):
             return turn, accepted.created, None
         try:
@@ -247,34 +251,35 @@ class ChatService:
 
     async def _accept(self, new_turn: NewTurn) -> AcceptedTurn:
         settings = self._settings.conversation
-        give_up = time.monotonic() + STOPPING_WAIT_S
         while True:
             try:
                 return await self._services.store.accept_turn(
                     new_turn, on_busy=settings.on_busy, max_waiting=settings.max_waiting
                 )
             except Conflict as error:
-                # Whoever stops an answer and sends the next message at once need not know that stopping takes a moment.
-                if error.message != busy_conversation().message or time.monotonic() >= give_up:
+                if error.message != busy_conversation().message:
                     raise
-                if not await self._is_stopping(new_turn.key.conversation):
+                if not await self.has_stopped(new_turn.key.conversation):
                     raise
-                await asyncio.sleep(STOPPING_POLL_S)
 
-    async def _is_stopping(self, key: ConversationKey) -> bool:
-        active = await self._active_turn(await self._services.store.get_conversation(key))
-        return active is None or active.cancel_requested
+    async def has_stopped(self, key: ConversationKey) -> bool:
+        """Waits for a turn that is being stopped: who sends the next message at once need not know that it takes a moment.
+
+        False where a turn runs that nobody has stopped, or that takes too long to end.
+        """
+        give_up = time.monotonic() + STOPPING_WAIT_S
+        while True:
+            active = await self._active_turn(await self._services.store.get_conversation(key))
+            if active is None:
+                return True
+            if not active.cancel_requested or time.monotonic() >= give_up:
+                return False
+            await asyncio.sleep(STOPPING_POLL_S)
 
     async def _keep_prompt(self, principal: Principal, conversation: Conversation, tools: ToolSet) -> Conversation:
         """Makes the session's prompt at once, so that what cannot work is said before the first query."""
-        prompt = await self._services.prompts.build(
-            PromptRequest(
-                principal=principal,
-                query="",
-                tools=tools.tools,
-                kept=conversation.session_prompt,
-            )
-        )
+        request = PromptRequest(principal=principal, query="", tools=tools.tools, kept=conversation.session_prompt)
+        prompt = await patiently(lambda: self._services.prompts.build(request))
         if prompt.session_prompt == conversation.session_prompt:
             return conversation
         return await self._services.store.update_conversation(conversation.key, session_prompt=prompt.session_prompt)

@@ -21,6 +21,7 @@ from serve_app.domain.identity import Principal
 from serve_app.domain.ids import ConversationKey, TurnKey
 from serve_app.errors import Conflict, InvalidInput, NotFound, ParleyError
 from serve_app.ingress.branches import Branch, Branches
+from serve_app.ingress.chat import ChatService
 from serve_app.ingress.dependencies import Caller, Chat, RequestId, Services, problems
 from serve_app.ingress.limits import CHAT_PATH
 from serve_app.ingress.services import IngressServices
@@ -120,7 +121,7 @@ async def send_message(
     """
     text, message_id = body.query_text()
     query = turns.Query(content=text, model_id=body.model_id, tool_id=body.tool_id)
-    branch = await _branch(caller, body, query, services)
+    branch = await _branch(caller, body, query, chat, services)
     if isinstance(branch, str):
         tail = await chat.resume(caller, branch, heartbeat_s=HEARTBEAT_S)
         return _ui_stream(tail, tail.turn.query.model_id)
@@ -215,11 +216,12 @@ async def turn_events(
 
 
 async def _branch(
-    caller: Principal, body: ChatRequest, query: turns.Query, services: IngressServices
+    caller: Principal, body: ChatRequest, query: turns.Query, chat: ChatService, services: IngressServices
 ) -> Branch | str | None:
     """What the body replaces; the id of a turn that it repeats; None for a plain message."""
     branches = Branches(services.store)
     if body.trigger == "regenerate-message":
+        await chat.has_stopped(_key(caller, body))  # else the answer that is being stopped would not be there yet
         return await branches.regenerate(_key(caller, body), body.message_id, body.model_id)
     if body.message_id is not None:
         try:

@@ -38,11 +38,14 @@ class TailTiming:
     """When a tail stops believing its live source. All bounds, none of them needed for right results."""
 
     quiet_s: float = 2.0
-    """Silence on the live tail after which the log is looked at. It doubles while nothing is found there either."""
+    """Silence on the live tail after which the log is looked at."""
+    quiet_looks: int = 4
+    """How often it is looked at as soon as that; after it the silence doubles while nothing is found there either. So long
+    a turn may be taking to find another owner, after one that hangs."""
     quiet_max_s: float = 10.0
-    """Longest such silence on the tail that came from starting the turn, which ends when the owner does."""
+    """Longest such silence on the tail that came from starting the turn, which goes on when its owner dies."""
     quiet_followed_max_s: float = 4.0
-    """Longest on a tail that an owner was asked for: it stays silent when the owner dies."""
+    """Longest on a tail that an owner was asked for: it stays silent where the owner only hangs."""
     poll_s: float = 0.5
     """First wait between looks at the log while nobody can be followed; doubles up to ``poll_max_s``."""
     poll_max_s: float = 1.0
@@ -90,6 +93,7 @@ class TurnTail:
         self._follower: Follower | None = Follower(live, max_items) if live is not None else None
         self._ends_with_owner = live is not None
         self._quiet_s = self._timing.quiet_s
+        self._looks = 0
         self._look_at = time.monotonic() + self._quiet_s
         self._beat_at = time.monotonic()
         self._followed: Owner | None = None
@@ -194,6 +198,7 @@ class TurnTail:
         return max(0.0, until - now)
 
     def _heard(self) -> None:
+        self._looks = 0
         self._quiet_s = self._timing.quiet_s
         self._look_at = time.monotonic() + self._quiet_s
 
@@ -203,7 +208,9 @@ class TurnTail:
             self._quiet_s = self._timing.quiet_s
         else:
             longest_s = self._timing.quiet_max_s if self._ends_with_owner else self._timing.quiet_followed_max_s
-            self._quiet_s = min(self._quiet_s * 2, longest_s)
+            self._looks += 1
+            if self._looks >= self._timing.quiet_looks:
+                self._quiet_s = min(self._quiet_s * 2, longest_s)
         self._look_at = time.monotonic() + self._quiet_s
 
     async def _merge(self, items: Sequence[TailItem]) -> AsyncGenerator[list[Shown]]:
@@ -270,7 +277,7 @@ class TurnTail:
         """Whether the turn's end is still to be shown. Raises StageUnavailable where it is long overdue."""
         if self._ended or (page.turn.ended and not page.records and page.turn.last_seq <= self._cursor):
             return False
-        if time.time() > page.turn.deadline + self._timing.grace_s:
+        if not page.turn.waits and time.time() > page.turn.deadline + self._timing.grace_s:
             raise StageUnavailable("The turn has passed its deadline without an end; resume it later.")
         return True
 
@@ -325,7 +332,9 @@ class TurnTail:
             left_s = give_up - time.monotonic()
             if self._complete or left_s <= 0:
                 return
-            await asyncio.sleep(min(wait_s, left_s))
+            await self._pause(min(wait_s, left_s))
+            if self._interrupted.is_set():
+                return
             wait_s = min(wait_s * 2, self._timing.poll_max_s)
         yield [title]
 

@@ -145,7 +145,7 @@ class TurnStore(Protocol):
         waiting turn through once none before it is left: as if it had been accepted now, its deadline as far off as it was
         when it was made. The reply names it, as does the reply to a repetition of a finish until it has been claimed.
         A step's record replaces an earlier one of the same step (first its model call, then its tools' results) and gives
-        the turn its attempts back.
+        the turn its attempts back; an append that arrives twice takes nothing back.
         """
 
     async def get_turn(self, key: TurnKey) -> Turn:

@@ -7,12 +7,12 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 
-from serve_app.domain.conversation import ToolCallPart, ToolResultPart
+from serve_app.domain.conversation import ToolResultPart
 from serve_app.domain.events import ToolFinished, ToolStarted
 from serve_app.domain.identity import Principal
 from serve_app.domain.tools import ToolCall, ToolResult
 from serve_app.domain.turns import StepRecord, Turn
-from serve_app.errors import ParleyError, StageUnavailable
+from serve_app.errors import DeadlineExceeded, Internal, ParleyError, StageUnavailable
 from serve_app.settings import TurnSettings
 from serve_app.telemetry import logger
 from serve_app.tools.port import ToolExecutor
@@ -21,7 +21,7 @@ from serve_app.turns.log import TurnLog
 MAX_TRIES = 3
 """How often a call of an idempotent tool is made where the stage that runs it dies."""
 AGAIN_S = 0.2
-UNKNOWN_OUTCOME = "The outcome is unknown: the server running this call stopped. It may have taken effect; check first."
+UNKNOWN_OUTCOME = "The outcome is unknown: the server running this call stopped or did not answer. It may have taken effect; check first."
 
 log = logger("turns.calls")
 
@@ -37,12 +37,12 @@ async def run_calls(
     turn_log: TurnLog,
     settings: TurnSettings,
     checkpoint: Callable[[list[ToolResult]], None],
-) -> list[ToolResult]:
-    """Runs the calls and returns their results in the order of the calls.
+) -> None:
+    """Runs the calls. ``checkpoint`` is given the results so far, in the order of the calls, with each that comes: what was
+    shown of a call and what the next owner knows of it are stored together.
 
     ``idempotent`` names the tools that may be run again. The START of each call must be in the store before it runs, so
-    that after a crash nobody can think it did not. ``checkpoint`` is given what is known so far with each result but the
-    last, so that the next owner knows it too.
+    that after a crash nobody can think it did not.
     """
     limit = asyncio.Semaphore(settings.max_parallel_tools)
     known: dict[int, ToolResult] = {}
@@ -63,13 +63,11 @@ async def run_calls(
             duration_ms=result.duration_ms,
         )
         known[position] = result
-        if len(known) < len(calls):
-            checkpoint([known[position] for position in sorted(known)])
+        checkpoint([known[position] for position in sorted(known)])
 
     async with asyncio.TaskGroup() as group:
         for position, call in enumerate(calls):
             group.create_task(one(position, call))
-    return [known[position] for position in range(len(calls))]
 
 
 def log_starts(calls: Sequence[ToolCall], turn_log: TurnLog) -> None:
@@ -80,11 +78,9 @@ def log_starts(calls: Sequence[ToolCall], turn_log: TurnLog) -> None:
 
 def unfinished_calls(record: StepRecord) -> list[ToolCall]:
     """The calls of a checkpoint whose results are not known."""
-    known = {part.tool_call_id for part in record.parts if isinstance(part, ToolResultPart)}
     return [
         ToolCall(tool_call_id=part.tool_call_id, name=part.name, arguments=part.arguments)
-        for part in record.parts
-        if isinstance(part, ToolCallPart) and part.tool_call_id not in known
+        for part in record.unfinished_calls
     ]
 
 
@@ -133,6 +129,9 @@ async def _run(
                 return _refusal(call, UNKNOWN_OUTCOME)
             log.info("tool_run_again", turn=turn.key.turn_id, tool=call.name)
             await asyncio.sleep(AGAIN_S)
+        except (DeadlineExceeded, Internal) as error:
+            log.warning("tool_outcome_unknown", turn=turn.key.turn_id, tool=call.name, error=error.message)
+            return _refusal(call, UNKNOWN_OUTCOME)
         except ParleyError as error:
             return _refusal(call, f"The tool could not be run: {error.message}")
 

@@ -20,7 +20,7 @@ class LocalTurns:
     def __init__(self, stage: TurnsStage, max_items: int = 5_000) -> None:
         self._stage = stage
         self._max_items = max_items
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[bool]] = set()
 
     async def run(self, key: TurnKey, *, after_seq: int = 1) -> LiveTail:
         tail = LocalTail(self._max_items)
@@ -39,7 +39,7 @@ class LocalTurns:
     async def hint_cancel(self, key: TurnKey, owner: Owner) -> None:  # noqa: ARG002
         self._stage.hint_cancel(key.turn_id)
 
-    def _begin(self, running: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, running: Coroutine[Any, Any, bool]) -> None:
         # A fresh context and no reference from the caller: the turn outlives whoever asked for it.
         task = asyncio.create_task(running, context=contextvars.Context())
         self._tasks.add(task)

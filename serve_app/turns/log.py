@@ -37,7 +37,7 @@ class TurnLog:
         self._next_seq = turn.last_seq + 1
         self._text: list[str] = []
         self._records: list[EventRecord] = []
-        self._step_record: StepRecord | None = None
+        self._step_records: dict[int, StepRecord] = {}
         self._session_prompt: SessionPrompt | None = None
         self._finish: FinishTurn | None = None
         self._step_has_text = False
@@ -57,7 +57,7 @@ class TurnLog:
         return bool(
             self._records
             or self._text
-            or self._step_record
+            or self._step_records
             or self._session_prompt
             or self._finish is not None
             or self._uncounted
@@ -65,8 +65,9 @@ class TurnLog:
 
     def begin_step(self, step: int, attempt: int) -> None:
         """Says which model call the coming events belong to. A further attempt is counted once it is ``durable``."""
-        self._close_text()
-        self._uncounted = self._uncounted or (step, attempt) > (self.step, self.attempt)
+        self.close_text()
+        # The first is counted by the claim, or with the step before.
+        self._uncounted = self._uncounted or (attempt > 1 and (step, attempt) > (self.step, self.attempt))
         self.step, self.attempt = step, attempt
         self._step_has_text = False
 
@@ -78,14 +79,14 @@ class TurnLog:
 
     def emit(self, event: type[TurnEvent], **fields: Any) -> None:
         """Adds an event of type ``event``; ``turn_id`` and ``seq`` are filled in here."""
-        self._close_text()
+        self.close_text()
         self._add(event(turn_id=self.key.turn_id, seq=self._next_seq, **fields))
         self._wake(True)
 
     def checkpoint(self, record: StepRecord) -> None:
         """Makes a step durable with the events before it; a later record of the same step replaces it."""
-        self._close_text()
-        self._step_record = record
+        self.close_text()
+        self._step_records[record.step] = record
         self._uncounted = False  # the attempt has come to its end
         self._wake(False)
 
@@ -98,7 +99,7 @@ class TurnLog:
 
         Raises LeaseLost.
         """
-        self._close_text()
+        self.close_text()
         self._finish = finish
         self.emit(event, **fields)
         await self.durable()
@@ -107,7 +108,7 @@ class TurnLog:
         """Returns when everything added so far is stored. Raises LeaseLost."""
         if self.lost.is_set():
             raise LeaseLost("Another owner has taken this turn over.")
-        self._close_text()
+        self.close_text()
         if not (self.dirty or self._in_flight):
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -120,19 +121,20 @@ class TurnLog:
 
     def take(self) -> AppendTurn:
         """What is to be appended now; empty of records it renews the lease."""
-        self._close_text()
+        self.close_text()
         append = AppendTurn(
             key=self.key,
             epoch=self.epoch,
             lease_s=self._lease_s,
             attempt=self.attempt if self._uncounted else 0,
             records=tuple(self._records),
-            step=self._step_record,
+            steps=tuple(self._step_records.values()),
             session_prompt=self._session_prompt,
             finish=self._finish,
         )
         self._records.clear()
-        self._step_record = self._session_prompt = self._finish = None
+        self._step_records.clear()
+        self._session_prompt = self._finish = None
         self._uncounted = False
         self._takes += 1
         self._in_flight = True
@@ -165,7 +167,8 @@ class TurnLog:
                 waiter.set_exception(LeaseLost("Another owner has taken this turn over."))
         self._waiters.clear()
 
-    def _close_text(self) -> None:
+    def close_text(self) -> None:
+        """Makes one delta of the text that has gathered."""
         if self._text:
             delta = "".join(self._text)
             self._text.clear()

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Literal, TypeVar
+from typing import Literal
+
+from msgspec.structs import replace
 
 from serve_app.domain.conversation import MessageStatus
 from serve_app.domain.events import ChatResponse, StepReset, TerminalEvent, TurnCancelled, TurnFailed
@@ -27,6 +29,7 @@ from serve_app.domain.transcript import step_messages
 from serve_app.domain.turns import FinishTurn, StepRecord, Turn, TurnClaim, TurnState
 from serve_app.errors import DeadlineExceeded, Internal, LeaseLost, ParleyError, StageUnavailable, UpstreamFailed
 from serve_app.models.port import ModelGateway
+from serve_app.patience import patiently
 from serve_app.prompting.port import PromptBuilder
 from serve_app.settings import TurnSettings
 from serve_app.telemetry import Metrics, logger
@@ -37,13 +40,6 @@ from serve_app.turns.log import TurnLog
 from serve_app.turns.offer import Offer
 
 log = logger("turns.runner")
-
-T = TypeVar("T")
-
-MAX_ASKS = 4
-"""How often a stage that only computes is asked, where the replica that was asked died."""
-ASK_WAIT_S = 0.1
-"""First wait before it is asked again; it doubles."""
 
 Outcome = Literal["completed", "failed", "cancelled", "lost"]
 
@@ -68,15 +64,18 @@ class TurnRunner:
         self._settings = turn
         self._metrics = metrics
 
-    async def run(self, claim: TurnClaim, turn_log: TurnLog) -> Outcome:
-        """Takes the turn to its terminal event. ``lost``: another owner has it, and nothing was written."""
-        run = _Run(self, claim, turn_log)
-        run.void_broken_step()
-        if turn_log.cancelled.is_set():
+    async def run(self, claim: TurnClaim, turn_log: TurnLog, partial: str = "") -> Outcome:
+        """Takes the turn to its terminal event. ``lost``: another owner has it, and nothing was written.
+
+        ``partial`` is what the step that broke off has shown, for a turn that ``has_only_to_end``.
+        """
+        run = _Run(self, claim, turn_log, partial)
+        if self.has_only_to_end(claim.turn):
             try:
-                return await run.cancelled()
+                return await run.end_at_once()
             except LeaseLost:
                 return "lost"
+        run.void_broken_step()
         work = asyncio.create_task(run.steps(), name=f"turn {claim.turn.key.turn_id}")
         stop = asyncio.create_task(_interrupted(turn_log))
         try:
@@ -94,15 +93,17 @@ class TurnRunner:
                 return "lost"
             if stopped:
                 return await run.cancelled()
-            return await run.conclude(
-                DeadlineExceeded(f"The answer took longer than {self._settings.timeout_s:g} seconds.")
-            )
+            return await run.conclude(run.out_of_time())
         except LeaseLost:
             return "lost"
         finally:
             for task in (work, stop):
                 task.cancel()
             await asyncio.gather(work, stop, return_exceptions=True)
+
+    def has_only_to_end(self, turn: Turn) -> bool:
+        """Whether a turn just claimed is not to be gone on with: it was cancelled, out of time, or what its owners die of."""
+        return turn.cancel_requested or time.time() >= turn.deadline or turn.attempts > self._settings.max_attempts
 
 
 async def _interrupted(turn_log: TurnLog) -> None:
@@ -118,13 +119,14 @@ async def _interrupted(turn_log: TurnLog) -> None:
 class _Run:
     """One run of one turn."""
 
-    def __init__(self, runner: TurnRunner, claim: TurnClaim, turn_log: TurnLog) -> None:
+    def __init__(self, runner: TurnRunner, claim: TurnClaim, turn_log: TurnLog, partial: str) -> None:
         self._runner = runner
         self._settings = runner._settings
         self._claim = claim
         self._turn: Turn = claim.turn
         self._log = turn_log
         self._answer = Answer(claim.turn)
+        self._answer.partial = partial
         self._finish_reason = "stop"
         self._prompt_ms = 0
         self._first_delta_ms: int | None = None
@@ -132,13 +134,23 @@ class _Run:
         self._claimed = time.time()
         self._idempotent: frozenset[str] = frozenset()
 
+    async def end_at_once(self) -> Outcome:
+        """Ends a turn that has only to be ended, with the text there is."""
+        if self._turn.cancel_requested:
+            return await self.cancelled()
+        if self._turn.attempts > self._settings.max_attempts:
+            given_up = f"The turn was given up after {self._settings.max_attempts} attempts."
+            return await self.conclude(UpstreamFailed(given_up, False))
+        return await self.conclude(self.out_of_time())
+
+    def out_of_time(self) -> DeadlineExceeded:
+        return DeadlineExceeded(f"The answer took longer than {self._settings.timeout_s:g} seconds.")
+
     async def steps(self) -> None:
         """The loop. Returns when the answer is complete; raises ParleyError when it cannot be."""
-        if self._turn.attempts > self._settings.max_attempts:
-            raise UpstreamFailed(f"The turn was given up after {self._settings.max_attempts} attempts.", False)
-        tool_set = await _patiently(lambda: self._runner._offer.tools_for(self._turn.principal))
+        tool_set = await patiently(lambda: self._runner._offer.tools_for(self._turn.principal))
         self._idempotent = frozenset(spec.name for spec in tool_set.tools if spec.idempotent)
-        prompt = await _patiently(lambda: self._prompt(tool_set.tools))
+        prompt = await patiently(lambda: self._prompt(tool_set.tools))
         messages = list(prompt.messages)
         await self._finish_calls()
         for record in self._answer.steps:
@@ -149,11 +161,10 @@ class _Run:
         for step in range(len(self._answer.steps), self._settings.max_steps):
             last = step == self._settings.max_steps - 1
             generation = await self._generate(step, prompt, messages, () if last else tool_set.tools)
-            record = step_record(step, self._log.attempt, generation, self._log.last_seq, [])
             if last or not generation.tool_calls:
-                self._log.checkpoint(record)
-                self._answer.record(record)
                 self._finish_reason = "stop" if generation.finish_reason == "tool_calls" else generation.finish_reason
+                # As an answer that is complete: calls that are not made would send the next owner after them.
+                self._checkpoint(step, replace(generation, finish_reason=self._finish_reason, tool_calls=()), [])
                 return
             record = await self._call_tools(step, generation)
             messages.extend(step_messages(record.parts))
@@ -196,10 +207,10 @@ class _Run:
         generation = _generation_of(record)
         results = known_results(record)
         results += [unknown_outcome(call, self._log) for call in waiting if call.name not in self._idempotent]
-        results += await self._run_calls(
-            record.step, generation, [call for call in waiting if call.name in self._idempotent], results
-        )
-        self._checkpoint(record.step, generation, results)
+        self._checkpoint(record.step, generation, results)  # with what was told of them: nobody is told twice
+        again = [call for call in waiting if call.name in self._idempotent]
+        if again:
+            await self._run_calls(record.step, generation, again, results)
 
     async def _generate(
         self, step: int, prompt: Prompt, messages: list[ModelMessage], tools: tuple[ToolSpec, ...]
@@ -265,21 +276,21 @@ class _Run:
         log_starts(generation.tool_calls, self._log)
         self._checkpoint(step, generation, [])
         await self._log.durable()
-        began = time.monotonic()
-        results = await self._run_calls(step, generation, generation.tool_calls, [])
-        tools_ms = _ms(began)
-        self._runner._metrics.observe("parley_stage_ms", tools_ms, stage="tool_executor")
-        return self._checkpoint(step, generation, results, tools_ms)
+        await self._run_calls(step, generation, generation.tool_calls, [])
+        record = self._answer.steps[-1]
+        self._runner._metrics.observe("parley_stage_ms", record.tools_ms, stage="tool_executor")
+        return record
 
     async def _run_calls(
         self, step: int, generation: Generation, calls: Sequence[ToolCall], known: list[ToolResult]
-    ) -> list[ToolResult]:
-        """Results of ``calls``, each a checkpoint as it comes; ``known`` are those of the step's other calls."""
+    ) -> None:
+        """Runs ``calls``; each result is a checkpoint as it comes. ``known`` are those of the step's other calls."""
+        began = time.monotonic()
 
         def checkpoint(results: list[ToolResult]) -> None:
-            self._checkpoint(step, generation, [*known, *results])
+            self._checkpoint(step, generation, [*known, *results], _ms(began))
 
-        return await run_calls(
+        await run_calls(
             calls,
             turn=self._turn,
             step=step,
@@ -295,6 +306,7 @@ class _Run:
         self, step: int, generation: Generation, results: list[ToolResult], tools_ms: int = 0
     ) -> StepRecord:
         """Makes a step with as many results as there are durable, and a part of the answer."""
+        self._log.close_text()  # or its last seq would be before what it has shown
         record = step_record(step, self._log.attempt, generation, self._log.last_seq, results, tools_ms)
         self._log.checkpoint(record)
         self._answer.record(record)
@@ -357,18 +369,6 @@ class _Run:
         await self._log.finish(event, finish, **fields)
         self._runner._metrics.count("parley_turns_total", outcome=state)
         self._runner._metrics.observe("parley_turn_ms", total_ms, outcome=state)
-
-
-async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
-    """Asks a stage again where its replica died: another one answers, and asking changed nothing."""
-    wait_s = ASK_WAIT_S
-    for _ in range(MAX_ASKS - 1):
-        try:
-            return await ask()
-        except StageUnavailable:
-            await asyncio.sleep(wait_s)
-            wait_s *= 2
-    return await ask()
 
 
 def _generation_of(record: StepRecord) -> Generation:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import structlog
 
+from serve_app.domain.events import StepReset, TextDelta
 from serve_app.domain.generation import ModelRequest
 from serve_app.domain.ids import TurnKey
-from serve_app.domain.turns import Owner, TurnClaim
+from serve_app.domain.turns import Owner, Turn, TurnClaim
 from serve_app.errors import LeaseLost, NotFound, Overloaded, ParleyError
 from serve_app.models.port import ModelGateway
 from serve_app.prompting.port import PromptBuilder
@@ -22,6 +25,8 @@ from serve_app.turns.offer import Offer
 from serve_app.turns.runner import TurnRunner
 from serve_app.turns.tails import Follower, Tails
 from serve_app.turns.writer import LogWriter, StartTurn
+
+T = TypeVar("T")
 
 log = logger("turns.stage")
 
@@ -63,7 +68,7 @@ class TurnsStage:
             metrics=metrics,
         )
         self._running: set[str] = set()
-        self._beside: set[asyncio.Task[None]] = set()
+        self._beside: set[asyncio.Task[Any]] = set()
         self._sweeper: asyncio.Task[None] | None = None
 
     @property
@@ -84,18 +89,18 @@ class TurnsStage:
         await self._writer.stop()
 
     async def run_turn(
-        self, key: TurnKey, follower: Follower | None = None, after_seq: int = 1, *, dead: str | None = None
-    ) -> None:
+        self, key: TurnKey, follower: Follower | None = None, after_seq: int = 1, *, dead: Sequence[str] = ()
+    ) -> bool:
         """Claims an accepted turn and runs it to its end, showing it to ``follower``.
 
-        ``dead`` is the id of an owner known to be dead, whose lease need not run out first. Returns when the turn has ended
-        or belongs to somebody else; the follower has been told which. Raises Overloaded when this replica runs as many
-        turns as it may.
+        ``dead`` are ids of owners known to be dead, whose leases need not run out first. Returns when the turn has ended or
+        belongs to somebody else, of which the follower has been told; False where it could not be claimed. Raises Overloaded
+        when this replica runs as many turns as it may.
         """
         turn_id = key.turn_id
         if turn_id in self._running:
             self._attach(turn_id, follower, after_seq)
-            return
+            return True
         if len(self._running) >= self._settings.turn.max_running:
             raise Overloaded("Too many turns are running; try again in a moment.", None, 1.0)
         self._running.add(turn_id)
@@ -104,7 +109,10 @@ class TurnsStage:
         self._attach(turn_id, follower, after_seq)
         complete = False
         try:
-            complete = await self._claim_and_run(key, dead)
+            claim = await self._claim(key, dead)
+            if claim is not None:
+                complete = await self._run(claim)
+            return claim is not None
         finally:
             self._tails.close(turn_id, complete=complete)
             self._running.discard(turn_id)
@@ -124,24 +132,33 @@ class TurnsStage:
         if follower is not None:
             self._tails.follow(turn_id, follower, after_seq)
 
-    async def _claim_and_run(self, key: TurnKey, dead: str | None) -> bool:
-        try:
-            claim = await self._store.claim_turn(
-                key,
-                self._owner,
-                lease_s=self._settings.turn.lease_s,
-                history_limit=self._settings.conversation.history_messages,
-                dead=dead,
-            )
-        except (LeaseLost, NotFound):
-            return False
-        structlog.contextvars.bind_contextvars(request_id=claim.turn.request_id, turn=key.turn_id)
+    async def _claim(self, key: TurnKey, dead: Sequence[str]) -> TurnClaim | None:
+        """The claim, or None where the turn is somebody else's, has ended or is not there."""
+        for owner in reversed(dead or ("",)):
+            try:
+                return await self._store.claim_turn(
+                    key,
+                    self._owner,
+                    lease_s=self._settings.turn.lease_s,
+                    history_limit=self._settings.conversation.history_messages,
+                    dead=owner or None,
+                )
+            except LeaseLost:
+                continue
+            except NotFound:
+                return None
+        return None
+
+    async def _run(self, claim: TurnClaim) -> bool:
+        """Whether its followers have seen the turn's end."""
+        structlog.contextvars.bind_contextvars(request_id=claim.turn.request_id, turn=claim.turn.key.turn_id)
+        partial = await self._shown_in_part(claim.turn) if self._runner.has_only_to_end(claim.turn) else ""
         turn_log = self._writer.open(claim.turn)
         if claim.turn.cancel_requested:
             turn_log.cancelled.set()
         title = self._begin_title(claim)
         try:
-            outcome = await self._runner.run(claim, turn_log)
+            outcome = await self._runner.run(claim, turn_log, partial)
             log.info("turn_ended", outcome=outcome, epoch=claim.turn.epoch, last_seq=turn_log.last_seq)
             if title is not None:
                 # A stream waits a moment for it; one that comes later is stored all the same.
@@ -150,8 +167,25 @@ class TurnsStage:
         finally:
             self._writer.close(turn_log)
 
+    async def _shown_in_part(self, turn: Turn) -> str:
+        """What the step that broke off has shown: a turn that only has to be ended keeps it."""
+        done = turn.steps[-1].last_seq if turn.steps else 1
+        text: list[str] = []
+        while done < turn.last_seq:
+            page = await self._store.read_events(turn.key, after_seq=done)
+            if not page.records:
+                break
+            done = page.records[-1].seq
+            for event in (record.event() for record in page.records):
+                if isinstance(event, StepReset):
+                    text.clear()
+                elif isinstance(event, TextDelta):
+                    text.append(event.delta)
+        return "".join(text)
+
     def _begin_title(self, claim: TurnClaim) -> asyncio.Task[None] | None:
-        if not self._settings.conversation.titles or claim.conversation.title is not None:
+        untitled = self._settings.conversation.titles and claim.conversation.title is None
+        if not untitled or self._runner.has_only_to_end(claim.turn):
             return None
         name = f"title {claim.turn.key.turn_id}"
         return self._keep(asyncio.create_task(self._title(claim), name=name, context=contextvars.Context()))
@@ -205,13 +239,13 @@ class TurnsStage:
     def _start_here(self, key: TurnKey) -> None:
         self._keep(asyncio.create_task(self.run_turn(key), context=contextvars.Context()))
 
-    def _keep(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
+    def _keep(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
         """Holds on to a task that nobody waits for, and says how it failed."""
         self._beside.add(task)
         task.add_done_callback(self._forget)
         return task
 
-    def _forget(self, task: asyncio.Task[None]) -> None:
+    def _forget(self, task: asyncio.Task[Any]) -> None:
         self._beside.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("task_failed", task=task.get_name(), exc_info=error)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from serve_app.domain.conversation import Message, SessionPrompt, TextPart
+from msgspec.structs import replace
+
+from serve_app.domain.conversation import Message, SessionPrompt, TextPart, ToolCallPart
 from serve_app.domain.events import ChatResponse, EventRecord, TextDelta, TurnCancelled
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import ConversationKey, TurnKey
@@ -102,6 +104,12 @@ def step(number: int = 0, last_seq: int = 1) -> StepRecord:
     )
 
 
+def calling(number: int = 0, last_seq: int = 1) -> StepRecord:
+    """A step whose tool has not answered yet."""
+    call = ToolCallPart(tool_call_id="call_1", name="crm.find", arguments={})
+    return replace(step(number, last_seq), parts=(call,), finish_reason="tool_calls")
+
+
 def finish(key: TurnKey, text: str = "Done.") -> FinishTurn:
     usage = Usage(input_tokens=11, output_tokens=7)
     return FinishTurn(
@@ -137,7 +145,7 @@ def share(
         lease_s=lease_s,
         attempt=attempt,
         records=records,
-        step=step,
+        steps=() if step is None else (step,),
         session_prompt=session_prompt,
         finish=finish,
     )

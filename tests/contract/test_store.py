@@ -25,6 +25,7 @@ from tests.contract.store_inputs import (
     SECOND,
     Clock,
     accepted,
+    calling,
     claimed,
     completed,
     conversation_key,
@@ -532,11 +533,22 @@ async def test_a_checkpoint_gives_the_next_step_its_attempts_back(store: Store, 
     key = await running(store, C1)
     clock.advance(6)
     assert (await claimed(store, key, SECOND)).turn.attempts == 2
-    await store.append([share(key, delta(key, 2), epoch=2, step=step(0, last_seq=2))])
+    await store.append([share(key, delta(key, 2), epoch=2, step=calling(0, last_seq=2))])
     assert (await store.get_turn(key)).attempts == 0
     await store.append([share(key, delta(key, 3), epoch=2)])
     clock.advance(6)
     assert (await claimed(store, key, FIRST)).turn.attempts == 1
+    clock.advance(6)
+    assert (await claimed(store, key, SECOND)).turn.attempts == 2
+
+
+async def test_once_a_steps_tools_are_done_its_owner_is_at_its_first_attempt_at_the_next(
+    store: Store, clock: Clock
+) -> None:
+    key = await running(store, C1)
+    await store.append([share(key, delta(key, 2), step=calling(0, last_seq=2))])
+    await store.append([share(key, delta(key, 3), step=step(0, last_seq=3))])
+    assert (await store.get_turn(key)).attempts == 1
     clock.advance(6)
     assert (await claimed(store, key, SECOND)).turn.attempts == 2
 
@@ -684,14 +696,14 @@ async def test_a_later_record_of_the_newest_step_replaces_the_earlier_and_gives_
     store: Store, clock: Clock
 ) -> None:
     key = await running(store, C1)
-    await store.append([share(key, delta(key, 2), step=step(0, last_seq=2))])
+    await store.append([share(key, delta(key, 2), step=calling(0, last_seq=2))])
     clock.advance(6)
     assert (await claimed(store, key, SECOND)).turn.attempts == 1
     reply = only(await store.append([share(key, delta(key, 3), epoch=2, step=step(0, last_seq=3))]))
     assert reply.status == "ok"
     turn = await store.get_turn(key)
     assert turn.steps == (step(0, last_seq=3),)
-    assert turn.attempts == 0
+    assert turn.attempts == 1
     assert turn.usage == step(0).usage
 
 
@@ -702,6 +714,20 @@ async def test_a_record_of_a_step_before_the_newest_is_refused_whole(store: Stor
     before = await store.get_turn(key)
     assert only(await store.append([share(key, delta(key, 4), step=step(0, last_seq=4))])).status == "lost"
     assert await store.get_turn(key) == before
+
+
+async def test_an_append_that_arrives_twice_takes_no_checkpoint_back(store: Store) -> None:
+    key = await running(store, C1)
+    first = share(key, delta(key, 2), step=calling(0, last_seq=2))
+    second = share(key, delta(key, 3), step=step(0, last_seq=3))
+    third = share(key, delta(key, 4), step=step(1, last_seq=4))
+    for late, newest in ((first, second), (second, third), (first, third)):
+        await store.append([first])
+        await store.append([second])
+        await store.append([newest])
+        before = await store.get_turn(key)
+        assert only(await store.append([late])).status == "ok"
+        assert await store.get_turn(key) == before
 
 
 async def test_a_terminal_record_and_a_finish_come_together_or_not_at_all(store: Store) -> None:

@@ -178,15 +178,19 @@ class KeptConversation:
         self.change(head)
 
 
-def with_step(turn: Turn, step: StepRecord) -> Turn:
-    """The turn with a checkpoint more or anew, its attempts given back. A repeated checkpoint changes nothing.
+def with_step(turn: Turn, step: StepRecord, *, repeated: bool) -> Turn:
+    """The turn with a checkpoint more or anew, the next step's attempts given back.
 
-    Raises MisfitError where a later step has been kept.
+    What is older than what is kept changes nothing where it is ``repeated``: an append that arrives twice. Else raises
+    MisfitError where a later step has been kept.
     """
-    if turn.steps and turn.steps[-1].step > step.step:
-        raise MisfitError(f"step {step.step} came after step {turn.steps[-1].step}")
-    if turn.steps and turn.steps[-1] == step:
+    newest = turn.steps[-1] if turn.steps else None
+    if newest is not None and newest.step > step.step:
+        if repeated:
+            return turn
+        raise MisfitError(f"step {step.step} came after step {newest.step}")
+    if newest is not None and newest.step == step.step and (newest == step or newest.last_seq > step.last_seq):
         return turn
     earlier = tuple(kept for kept in turn.steps if kept.step != step.step)
     steps = (*earlier, step)
-    return replace(turn, steps=steps, usage=sum((kept.usage for kept in steps), Usage()), attempts=0)
+    return replace(turn, steps=steps, usage=sum((kept.usage for kept in steps), Usage()), attempts=step.attempts_begun)

@@ -244,8 +244,8 @@ class MemoryStore:
         """Returns the turn that is let through, if any."""
         turn = held.turn
         now = self._clock()
-        if share.step is not None:
-            turn = with_step(turn, share.step)
+        for step in share.steps:
+            turn = with_step(turn, step, repeated=not fresh)
         kept = self._conversation(share.key.conversation)
         if share.finish is not None:
             message_id = share.finish.message.message_id

@@ -14,7 +14,7 @@ import apsw
 import msgspec
 
 from serve_app.domain.ids import TurnKey
-from serve_app.domain.turns import AppendReply, AppendTurn, FinishTurn
+from serve_app.domain.turns import AppendReply, AppendTurn, FinishTurn, StepRecord
 from serve_app.storage.rules import MisfitError, fresh_records, to_us
 from serve_app.storage.sqlite import conversations, turns
 from serve_app.storage.sqlite.turns import ENCODER, EVENT_COLUMNS, OF_CONVERSATION, Outcome
@@ -93,8 +93,8 @@ def _append(connection: apsw.Connection, now: float, share: AppendTurn) -> Appen
             _INSERT,
             [(turn, record.seq, epoch, record.step, record.attempt, record.terminal, record.body) for record in fresh],
         )
-    if share.step is not None:
-        _checkpoint(connection, turn, share.step.step, ENCODER.encode(share.step))
+    for step in share.steps:
+        _checkpoint(connection, turn, step, repeated=not fresh)
     connection.execute(_MOVE, (last_seq, now + share.lease_s, share.attempt, turn))
     if share.session_prompt is not None and conversations.put_session_prompt(
         connection, conversation, share.session_prompt
@@ -128,21 +128,25 @@ def _compare(connection: apsw.Connection, turn: int, share: AppendTurn, count: i
         raise MisfitError(f"records {records[0].seq} to {records[-1].seq} differ from those the log has")
 
 
-def _checkpoint(connection: apsw.Connection, turn: int, step: int, body: bytes) -> None:
+def _checkpoint(connection: apsw.Connection, turn: int, step: StepRecord, *, repeated: bool) -> None:
     """Keeps a step's record, in place of an earlier one, and gives the next step its attempts back.
 
-    A repeated checkpoint changes nothing. Raises MisfitError where a later step has been kept.
+    What is older than what is kept changes nothing where it is ``repeated``: an append that arrives twice. Else raises
+    MisfitError where a later step has been kept.
     """
     newest: Any = connection.execute("SELECT max(step) FROM turn_step WHERE turn = ?", (turn,)).fetchone()
-    if newest[0] is not None and newest[0] > step:
-        raise MisfitError(f"step {step} came after step {newest[0]}")
+    if newest[0] is not None and newest[0] > step.step:
+        if repeated:
+            return
+        raise MisfitError(f"step {step.step} came after step {newest[0]}")
     connection.execute(
         "INSERT INTO turn_step (turn, step, body) VALUES (?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET body = excluded.body WHERE body != excluded.body",
-        (turn, step, body),
+        " ON CONFLICT DO UPDATE SET body = excluded.body WHERE body != excluded.body"
+        " AND json_extract(CAST(body AS TEXT), '$.last_seq') <= json_extract(CAST(excluded.body AS TEXT), '$.last_seq')",
+        (turn, step.step, ENCODER.encode(step)),
     )
     if connection.changes():
-        connection.execute("UPDATE turn SET attempts = 0 WHERE id = ?", (turn,))
+        connection.execute("UPDATE turn SET attempts = ? WHERE id = ?", (step.attempts_begun, turn))
 
 
 def _finish(

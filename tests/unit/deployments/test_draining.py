@@ -42,13 +42,16 @@ async def test_the_stage_is_told_first(order: list[str]) -> None:
 
 
 async def test_a_later_stage_of_the_same_process_takes_the_place_of_an_earlier(order: list[str]) -> None:
-    async def notice() -> None:
-        order.append("told")
+    async def early() -> None:
+        order.append("the earlier is told")
 
-    before_draining(notice)
-    before_draining(notice)
+    async def late() -> None:
+        order.append("the later is told")
+
+    before_draining(early)
+    before_draining(late)
     await go()
-    assert order == ["told", "serve drains"]
+    assert order == ["the later is told", "serve drains"]
 
 
 async def test_a_stage_that_fails_or_hangs_is_drained_all_the_same(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -50,6 +51,45 @@ async def test_a_request_id_that_is_none_is_dropped_and_a_good_one_kept() -> Non
 async def test_a_response_has_one_request_id() -> None:
     _, got = await passed("http", [], [(b"X-Request-Id", b"a"), (b"etag", b"e"), (b"x-request-id", b"b")])
     assert got == [(b"X-Request-Id", b"a"), (b"etag", b"e")]
+
+
+@pytest.mark.parametrize(
+    ("status", "content_type", "given"),
+    [
+        (500, b"text/plain; charset=utf-8", 503),
+        (500, b"application/problem+json", 500),
+        (404, b"text/plain", 404),
+    ],
+)
+async def test_serves_own_failure_becomes_a_problem_that_says_to_try_again(
+    status: int, content_type: bytes, given: int
+) -> None:
+    sent: list[Message] = []
+    answer = [(b"X-Request-Id", b"req-1"), (b"Content-Type", content_type), (b"content-length", b"21")]
+
+    async def application(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": answer})
+        await send({"type": "http.response.body", "body": b"Internal ", "more_body": True})
+        await send({"type": "http.response.body", "body": b"Server Error"})
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await Front(application)({"type": "http", "headers": []}, receive, send)
+    start, *bodies = sent
+    assert start["status"] == given
+    if given != 503:
+        assert b"".join(body["body"] for body in bodies) == b"Internal Server Error"
+        return
+    (body,) = bodies
+    headers = dict(start["headers"])
+    assert (headers[b"content-type"], headers[b"retry-after"]) == (b"application/problem+json", b"1")
+    assert int(headers[b"content-length"]) == len(body["body"])
+    problem = json.loads(body["body"])
+    assert (problem["retryable"], problem["request_id"]) == (True, "req-1")
 
 
 def test_serve_is_told_to_install_it(tmp_path: Any) -> None:

@@ -214,7 +214,7 @@ def test_whatever_a_tool_answers_survives_the_way_to_the_store(value: Any) -> No
         epoch=7,
         lease_s=2.5,
         records=delta(key).records,
-        step=step,
+        steps=(step,),
         session_prompt=SessionPrompt(name="p", version="v1", text="You help.", fingerprint="f"),
         finish=FinishTurn(state="completed", message=message, usage=Usage(output_tokens=9), timings_ms={"total": 5}),
     )

@@ -52,12 +52,13 @@ async def test_a_turns_events_come_as_they_were_pushed_and_end_with_it(near: Loc
         [TailEnd(complete=True)],
     ]
 
-    async def run_turn(key: TurnKey, to: Address, after_seq: int, dead: str | None) -> None:
-        assert (key, after_seq, dead) == (KEY, 1, None)
+    async def run_turn(key: TurnKey, to: Address, after_seq: int, dead: tuple[str, ...]) -> bool:
+        assert (key, after_seq, dead) == (KEY, 1, ())
         follower = RemoteFollower(far, to)
         for items in pushed:
             assert follower.push(items)
             await asyncio.sleep(0)
+        return True
 
     fake = FakeHandle(run_turn=run_turn)
     tail = await RemoteTurns(fake.handle, near, BOUND).run(KEY)
@@ -140,21 +141,24 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_the_next_owner_goes_on_with_the_same_tail_and_is_told_who_is_dead(
     near: LocalChannel, far: LocalChannel, at_once: None
 ) -> None:
-    told: list[str | None] = []
+    told: list[tuple[str, ...]] = []
 
-    async def run_turn(_: TurnKey, to: Address, __: int, dead: str | None) -> None:
+    async def run_turn(_: TurnKey, to: Address, __: int, dead: tuple[str, ...]) -> bool:
         told.append(dead)
         if len(told) == 1:
             RemoteFollower(far, to).push([record(2)])
             raise died("a1")
         if len(told) == 2:
             raise ActorUnavailableError("cut off", None)
+        if len(told) == 3:
+            return False  # the one that could not be reached has it
         RemoteFollower(far, to).push([record(3), LAST, TailEnd(complete=True)])
+        return True
 
     tail = await RemoteTurns(FakeHandle(run_turn=run_turn).handle, near, BOUND).run(KEY)
     assert await read(tail) == [record(2), record(3), LAST, TailEnd(complete=True)]
-    # One that cannot be reached may be alive: its lease has to run out.
-    assert told == [None, "a1", None]
+    # One that cannot be reached may be alive: its lease has to run out. Who is dead stays dead.
+    assert told == [(), ("a1",), ("a1",), ("a1",)]
 
 
 async def test_a_turn_that_every_owner_dies_of_is_left_to_the_sweeper(near: LocalChannel, at_once: None) -> None:
@@ -179,12 +183,49 @@ async def test_a_followed_tail_ends_when_its_owners_process_does(near: LocalChan
     assert await reading == [TailEnd(complete=False)]
 
 
+async def test_a_client_that_leaves_while_the_owner_is_asked_leaves_nothing_open(
+    near: LocalChannel, far: LocalChannel
+) -> None:
+    asked = asyncio.Event()
+
+    async def follow(_: bytes) -> bytes:
+        asked.set()
+        await asyncio.Event().wait()
+        return b"1"
+
+    far.handle(FOLLOW, follow)
+    following = asyncio.create_task(RemoteTurns(FakeHandle().handle, near, BOUND).follow(KEY, owner(far), after_seq=0))
+    await asked.wait()
+    following.cancel()
+    await asyncio.wait({following})
+    assert not near._inboxes._open
+
+
+async def test_a_turn_that_is_being_started_is_not_started_twice(near: LocalChannel) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def run_turn(*_: object) -> bool:
+        begun.set()
+        await go_on.wait()
+        return True
+
+    fake = FakeHandle(run_turn=run_turn)
+    turns = RemoteTurns(fake.handle, near, BOUND)
+    for _ in range(3):
+        turns.start(KEY)
+    async with asyncio.timeout(5):
+        await begun.wait()
+    go_on.set()
+    assert len(fake.calls) == 1
+
+
 async def test_a_turn_nobody_follows_is_started_all_the_same(near: LocalChannel) -> None:
     begun = asyncio.Event()
 
-    async def run_turn(key: TurnKey, to: Address | None, *_: object) -> None:
+    async def run_turn(key: TurnKey, to: Address | None, *_: object) -> bool:
         assert (key, to) == (KEY, None)
         begun.set()
+        return True
 
     RemoteTurns(FakeHandle(run_turn=run_turn).handle, near, BOUND).start(KEY)
     async with asyncio.timeout(5):

@@ -265,3 +265,38 @@ async def test_a_query_right_after_a_stop_is_taken() -> None:
         assert (await chat.client.request("POST", "/api/chat/c1/stop")).status == 200
         assert text_of(await chat.send("Second")) == "Two"
         await finished(running)
+
+
+async def test_a_new_answer_asked_for_while_it_is_made_is_the_one_that_is_made() -> None:
+    hold = asyncio.Event()
+    async with chatting(*said("One"), ModelReply(pieces=("Two", "!"), hold=hold), *said("Three")) as chat:
+        await chat.client.request("POST", "/api/chat", asking("Hi", message_id="m1"))
+        running = await chat.begin("Hi", trigger="regenerate-message")
+        repeated = [
+            await chat.client.open("POST", "/api/chat", asking("Hi") | {"trigger": "regenerate-message"} | named)
+            for named in ({}, {"messageId": "m1"})
+        ]
+        hold.set()
+        assert "Two" in await finished(running)
+        for again in repeated:
+            assert "Two" in await finished(again)
+        assert await chat.shown() == ["Hi", "Two!"]
+
+
+async def test_a_new_answer_asked_for_right_after_a_stop_is_to_the_question_that_was_stopped() -> None:
+    never = asyncio.Event()
+    async with chatting(*said("One"), ModelReply(pieces=("Two", "!"), hold=never), *said("Three")) as chat:
+        await chat.send("Hi")
+        running = await chat.begin("More")
+        assert (await chat.send("More", trigger="regenerate-message")).status == 409
+        assert (await chat.client.request("POST", "/api/chat/c1/stop")).status == 200
+        assert text_of(await chat.send("More", trigger="regenerate-message")) == "Three"
+        assert await chat.shown() == ["Hi", "One", "More", "Three"]
+        await finished(running)
+
+
+async def test_the_same_words_with_another_model_are_another_question() -> None:
+    async with chatting(*said("One", "Two")) as chat:
+        await chat.client.request("POST", "/api/chat", asking("Hi", message_id="m1"))
+        await chat.client.request("POST", "/api/chat", edited("Hi") | {"model_id": "large"})
+        assert await chat.shown() == ["Hi", "Two"]

@@ -18,7 +18,7 @@ from serve_app.domain.prompts import Prompt, PromptRequest
 from serve_app.domain.tools import ToolCall
 from serve_app.domain.turns import AppendReply, AppendTurn
 from serve_app.errors import Overloaded, QuotaExceeded, StageUnavailable, UpstreamFailed
-from serve_app.turns import calls, runner
+from serve_app.turns import calls
 from serve_app.turns.port import TailEnd, Title
 from serve_app.turns.tails import LocalTail
 from tests.scripted import PlainPrompts, Reply, ScriptedModels, ScriptedTools
@@ -147,8 +147,7 @@ class DyingPrompts(PlainPrompts):
         return await super().build(request)
 
 
-async def test_a_stage_that_only_computes_is_asked_again_when_its_replica_dies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "ASK_WAIT_S", 0.0)
+async def test_a_stage_that_only_computes_is_asked_again_when_its_replica_dies() -> None:
     async with bench(ScriptedModels(Reply(pieces=("Hello.",))), prompts=DyingPrompts()) as b:
         key = await b.accept()
         await b.run(key)

@@ -422,7 +422,7 @@ async def test_attempts_are_counted_across_owners_and_before_they_are_made() -> 
         await asyncio.gather(running, return_exceptions=True)
     second = ScriptedModels(Reply(pieces=("Half",), error=UpstreamFailed("dropped")))
     async with bench(second, store=store, replica="r2", sweep_s=60) as b2:
-        await b2.stage.run_turn(key, dead="r1")
+        await b2.stage.run_turn(key, dead=("r1",))
         assert len(second.requests) == 1
         assert (await store.get_turn(key)).state == "failed"
 
@@ -439,7 +439,7 @@ async def test_an_owner_known_to_be_dead_is_not_waited_for() -> None:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         async with bench(ScriptedModels(Reply(pieces=("Whole",))), store=store, replica="r2", sweep_s=60) as b2:
-            await b2.stage.run_turn(key, dead="somebody else")
+            await b2.stage.run_turn(key, dead=("somebody else",))
             assert (await store.get_turn(key)).state == "running"
-            await b2.stage.run_turn(key, dead="r1")
+            await b2.stage.run_turn(key, dead=("r1",))
             assert (await store.list_messages(key.conversation)).items[-1].text == "Whole"

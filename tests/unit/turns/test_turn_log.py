@@ -69,8 +69,7 @@ class Written:
             return
         if status == "ok":
             self.stored += append.records
-            if append.step is not None:
-                self.steps.append(append.step.step)
+            self.steps.extend(record.step for record in append.steps)
         last = self.stored[-1].seq if self.stored else 0
         self.log.settle(append, AppendReply(turn_id=KEY.turn_id, status=status, last_seq=last, cancel_requested=cancel))
 
@@ -249,5 +248,14 @@ async def test_a_later_checkpoint_of_a_step_takes_an_earlier_ones_place() -> Non
         written.log.checkpoint(step_record(0, 1, generation, 1, []))
     written.take()
     assert written.in_flight is not None
-    assert written.in_flight.step is not None
-    assert written.in_flight.step.parts[0] == step_record(0, 1, generation, 1, []).parts[0]
+    assert written.in_flight.steps == (step_record(0, 1, generation, 1, []),)
+
+
+async def test_checkpoints_of_two_steps_that_wait_for_the_same_append_are_both_in_it() -> None:
+    written = Written()
+    generation = Generation(model_id="m", finish_reason="stop", text="one")
+    for step in (0, 1):
+        written.log.checkpoint(step_record(step, 1, generation, 1, []))
+    written.take()
+    assert written.in_flight is not None
+    assert [record.step for record in written.in_flight.steps] == [0, 1]
