@@ -17,7 +17,7 @@ from rich.console import Console
 
 from tests.chaos.graph import Graph
 from tests.chaos.report import Outcome, print_table
-from tests.chaos.scenarios import ON_REQUEST, SCENARIOS
+from tests.chaos.scenarios import SCENARIOS
 from tests.chaos.world import World
 from tests.e2e.server import StartFailed
 
@@ -39,7 +39,7 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     names = [
         name for name in SCENARIOS
-        if (name in only if only else name not in ON_REQUEST) and name not in (skip or ())
+        if (not only or name in only) and name not in (skip or ())
     ]  # fmt: skip
     console = Console(width=None if sys.stdout.isatty() else 150)
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:

@@ -21,6 +21,3 @@ SCENARIOS: dict[str, Scenario] = {
     "redeploy": redeploy.run,
     "idempotency": idempotency.run,
 }
-
-ON_REQUEST = {"redeploy"}
-"""Run only when they are named."""
