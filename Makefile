@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
+ALONE := tests/e2e/page tests/e2e/cli  # start no graph, and mostly wait: several at a time
+
 unexport PYTHONDONTWRITEBYTECODE  # bytecode compiled once makes every start several times faster
 
 .DEFAULT_GOAL := help
@@ -21,7 +23,8 @@ run: setup  ## start everything on http://127.0.0.1:8000
 
 test: setup-test peers  ## run the whole suite
 	$(BIN)/python -m pytest -n auto tests/unit tests/contract tests/simulators tests/simulation --cov --cov-report=term
-	$(BIN)/python -m pytest tests/integration tests/e2e tests/chaos
+	$(BIN)/python -m pytest -n 4 $(ALONE)
+	$(BIN)/python -m pytest tests/integration tests/e2e tests/chaos $(ALONE:%=--ignore=%)
 
 chaos: setup-test  ## kill, stall and cut a running graph, and print what became of its turns
 	$(BIN)/python -m tests.chaos $(CHAOS)

@@ -117,7 +117,7 @@ class Callee:
         await asyncio.sleep(0.2)
         return Generation(model_id="m", finish_reason="stop", text="".join(PIECES))
 
-    async def run_turn(self, key: TurnKey, _to: Address, _after_seq: int) -> None:
+    async def run_turn(self, key: TurnKey, _to: Address, _after_seq: int, _dead: Sequence[str]) -> bool:
         """Takes a while and leaves a file named after the turn."""
         (self._folder / f"started-{key.turn_id}").touch()
         try:
@@ -126,6 +126,7 @@ class Callee:
             (self._folder / f"cancelled-{key.turn_id}").touch()
             raise
         (self._folder / f"finished-{key.turn_id}").touch()
+        return True
 
 
 @serve.deployment(name="Caller", max_ongoing_requests=50, health_check_period_s=1, health_check_timeout_s=5)
