@@ -21,7 +21,9 @@ from serve_app.turns.log import TurnLog
 MAX_TRIES = 3
 """How often a call of an idempotent tool is made where the stage that runs it dies."""
 AGAIN_S = 0.2
-UNKNOWN_OUTCOME = "The outcome is unknown: what ran it stopped or did not answer. It may have taken effect; check first."
+UNKNOWN_OUTCOME = (
+    "The outcome is unknown: what ran it stopped or did not answer. It may have taken effect; check first."
+)
 
 log = logger("turns.calls")
 

@@ -1,4 +1,4 @@
-"""The same empty folder and clean environment as the unit tests of the command line have, for commands that ask the running graph."""
+"""The empty folder and clean environment that the command line's own tests have, for commands that ask a running graph."""
 
 from __future__ import annotations
 
