@@ -17,12 +17,13 @@ EPOCH_S = 1_800_000_000.0
 
 TELL_TIME = (
     "serve_app.turns.runner.time",
+    "serve_app.turns.steps.time",
     "serve_app.turns.calls.time",
     "serve_app.ingress.tail.time",
     "serve_app.ingress.chat.time",
     "serve_app.ingress.catalog.time",
 )
-TELL_DATES = ("serve_app.turns.runner.datetime", "serve_app.turns.answer.datetime")
+TELL_DATES = ("serve_app.turns.steps.datetime", "serve_app.turns.answer.datetime")
 
 
 class VirtualTime:

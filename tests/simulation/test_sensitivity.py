@@ -14,9 +14,9 @@ from serve_app.domain.turns import AcceptedTurn, AppendReply, AppendTurn, NewTur
 from serve_app.ingress.chat import ChatService
 from serve_app.ingress.tail import TurnTail
 from serve_app.storage.memory.store import MemoryStore
-from serve_app.turns import runner
 from serve_app.turns.log import TurnLog
 from serve_app.turns.port import TailItem
+from serve_app.turns.steps import TurnRun
 from serve_app.turns.tails import Tails
 from serve_app.turns.writer import LogWriter
 from tests.simulation.ledger import Violation
@@ -68,12 +68,12 @@ def runs_turns_that_wait(patch: pytest.MonkeyPatch) -> None:
 
 
 def splices_generations(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(runner._Run, "void_broken_step", lambda _run: None)
+    patch.setattr(TurnRun, "void_broken_step", lambda _run: None)
 
 
 def runs_every_tool_again(patch: pytest.MonkeyPatch) -> None:
     everything = property(lambda _run: frozenset({WRITE_TOOL}), lambda _run, _value: None)
-    patch.setattr(runner._Run, "_idempotent", everything, raising=False)
+    patch.setattr(TurnRun, "_idempotent", everything, raising=False)
 
 
 def shows_repeats(patch: pytest.MonkeyPatch) -> None:
