@@ -2,9 +2,10 @@
 
 Serve obeys two headers from anybody: one shortens a request's life, the other makes it outlive its client. It reads them,
 and makes the request's id, before the application sees anything; then application and Serve both put that id on the
-response. It also answers 500 in plain text by itself where the replica that had a request died of something else. This
-middleware goes before all of it. Serve installs it in every replica of the ingress and in its fallback
-proxy where ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`` names :func:`middlewares` (``deployments.environment`` does).
+response. Where a replica goes while a request is on its way to the application, Serve answers 500 in plain text, or leaves
+that to the server by raising. This middleware goes before all of it. Serve installs it in every replica of the ingress and
+in its fallback proxy where ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`` names :func:`middlewares`
+(``deployments.environment`` does).
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.errors import StageUnavailable
 from serve_app.ingress.edge import STRIPPED_HEADERS, is_request_id
+from serve_app.telemetry import logger
 from serve_app.wire.problems import encode_problem
+
+_log = logger("front")
 
 _REQUEST_ID = b"x-request-id"
 _REPLACED = StageUnavailable("The server is being replaced; try again in a moment.", None, 1.0)
@@ -34,14 +38,19 @@ class Front:
             return
         scope["headers"] = [(name, value) for name, value in scope["headers"] if _passes(name.lower(), value)]
         if scope["type"] == "websocket":  # nothing may stand in the way of each frame
-            await self._app(scope, receive, send)
+            try:
+                await self._app(scope, receive, send)
+            except Exception:
+                if not await _refuse_handshake(scope, send):
+                    raise
             return
 
-        replaced = False
+        replaced = started = False
 
         async def send_once(message: Message) -> None:
-            nonlocal replaced
+            nonlocal replaced, started
             if message["type"] == "http.response.start":
+                started = True
                 message["headers"] = _one_request_id(message.get("headers", ()))
                 replaced = _is_serves_failure(message)
                 if replaced:
@@ -49,7 +58,13 @@ class Front:
             if not replaced:
                 await send(message)
 
-        await self._app(scope, receive, send_once)
+        try:
+            await self._app(scope, receive, send_once)
+        except Exception:
+            if started:
+                raise
+            _log.exception("request_failed_in_serve")
+            await _send_problem(send, [])
 
 
 def middlewares() -> list[Middleware]:
@@ -65,6 +80,21 @@ def _is_serves_failure(start: Message) -> bool:
     """The application's own failures are problems; plain text can only be Serve's."""
     plain = any(name.lower() == b"content-type" and value.startswith(b"text/plain") for name, value in start["headers"])
     return bool(start["status"] == 500 and plain)
+
+
+async def _refuse_handshake(scope: Scope, send: Send) -> bool:
+    """Answers a handshake that failed before it came to the application; False where it had been answered."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        return False
+    problem = encode_problem(_REPLACED, "")
+    headers = [(name.encode(), value.encode()) for name, value in problem.headers.items()]
+    try:
+        await send({"type": "websocket.http.response.start", "status": problem.status, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": problem.body})
+    except (RuntimeError, OSError):
+        return False
+    _log.exception("handshake_failed_in_serve")
+    return True
 
 
 async def _send_problem(send: Send, headers: list[tuple[bytes, bytes]]) -> None:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.environment import ray_environment
 from deployments.front import Front, middlewares
@@ -64,7 +64,6 @@ async def test_a_response_has_one_request_id() -> None:
 async def test_serves_own_failure_becomes_a_problem_that_says_to_try_again(
     status: int, content_type: bytes, given: int
 ) -> None:
-    sent: list[Message] = []
     answer = [(b"X-Request-Id", b"req-1"), (b"Content-Type", content_type), (b"content-length", b"21")]
 
     async def application(_: Scope, __: Receive, send: Send) -> None:
@@ -72,13 +71,7 @@ async def test_serves_own_failure_becomes_a_problem_that_says_to_try_again(
         await send({"type": "http.response.body", "body": b"Internal ", "more_body": True})
         await send({"type": "http.response.body", "body": b"Server Error"})
 
-    async def receive() -> Message:
-        raise AssertionError
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    await Front(application)({"type": "http", "headers": []}, receive, send)
+    sent = await answered(application, {"type": "http", "headers": []})
     start, *bodies = sent
     assert start["status"] == given
     if given != 503:
@@ -90,6 +83,46 @@ async def test_serves_own_failure_becomes_a_problem_that_says_to_try_again(
     assert int(headers[b"content-length"]) == len(body["body"])
     problem = json.loads(body["body"])
     assert (problem["retryable"], problem["request_id"]) == (True, "req-1")
+
+
+async def fails(_: Scope, __: Receive, ___: Send) -> None:
+    raise ConnectionError("the replica is gone")
+
+
+async def test_what_serve_leaves_to_the_server_is_answered_here() -> None:
+    sent = await answered(fails, {"type": "http", "headers": []})
+    assert (sent[0]["status"], json.loads(sent[1]["body"])["code"]) == (503, "overloaded")
+
+
+async def test_a_handshake_that_serve_fails_is_told_to_come_back() -> None:
+    scope = {"type": "websocket", "headers": [], "extensions": {"websocket.http.response": {}}}
+    sent = await answered(fails, scope)
+    assert [message["type"] for message in sent] == ["websocket.http.response.start", "websocket.http.response.body"]
+    assert sent[0]["status"] == 503
+
+
+async def test_a_failure_after_the_answer_has_begun_stays_the_servers() -> None:
+    async def breaks(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise ConnectionError("gone")
+
+    with pytest.raises(ConnectionError):
+        await answered(breaks, {"type": "http", "headers": []})
+    with pytest.raises(ConnectionError):
+        await answered(fails, {"type": "websocket", "headers": [], "extensions": {}})
+
+
+async def answered(application: ASGIApp, scope: dict[str, Any]) -> list[Message]:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await Front(application)(scope, receive, send)
+    return sent
 
 
 def test_serve_is_told_to_install_it(tmp_path: Any) -> None:

@@ -1,0 +1,334 @@
+"""The step loop of one turn.
+
+    claim ─► prompt ─► step 0: model call ─► no tool calls ─────────────► chat_response
+                          │                                                  ▲
+                          └─ tool calls ─► run in parallel ─► step n+1 ──────┘     (at most ``max_steps`` model calls)
+
+    any time: cancel requested ─► turn.cancelled · failure or deadline ─► turn.failed · lease lost ─► nothing more
+
+A step is checkpointed when its model call is done and again when its tools are, so a new owner goes on where the old one
+was. A model call that broke off in the middle is run again after ``step.reset``; two generations are never spliced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from msgspec.structs import replace
+
+from serve_app.domain.conversation import MessageStatus
+from serve_app.domain.events import ChatResponse, StepReset, TerminalEvent, TurnCancelled, TurnFailed
+from serve_app.domain.generation import Generation, ModelMessage, ModelRequest
+from serve_app.domain.prompts import Prompt, PromptRequest
+from serve_app.domain.tools import ToolCall, ToolResult, ToolSpec
+from serve_app.domain.transcript import step_messages
+from serve_app.domain.turns import FinishTurn, StepRecord, Turn, TurnClaim, TurnState
+from serve_app.errors import DeadlineExceeded, Internal, LeaseLost, ParleyError, StageUnavailable, UpstreamFailed
+from serve_app.models.port import ModelGateway
+from serve_app.patience import patiently
+from serve_app.prompting.port import PromptBuilder
+from serve_app.settings import TurnSettings
+from serve_app.telemetry import Metrics, logger
+from serve_app.tools.port import ToolExecutor
+from serve_app.turns.answer import Answer, step_record
+from serve_app.turns.calls import known_results, log_starts, run_calls, unfinished_calls, unknown_outcome
+from serve_app.turns.log import TurnLog
+from serve_app.turns.offer import Offer
+
+log = logger("turns.steps")
+
+Outcome = Literal["completed", "failed", "cancelled", "lost"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbours:
+    """What a run calls on."""
+
+    prompts: PromptBuilder
+    models: ModelGateway
+    tools: ToolExecutor
+    offer: Offer
+    settings: TurnSettings
+    metrics: Metrics
+
+
+class TurnRun:
+    """One run of one turn, by the owner that has claimed it."""
+
+    def __init__(self, stages: Neighbours, claim: TurnClaim, turn_log: TurnLog, partial: str) -> None:
+        self._stages = stages
+        self._settings = stages.settings
+        self._claim = claim
+        self._turn: Turn = claim.turn
+        self._log = turn_log
+        self._answer = Answer(claim.turn)
+        self._answer.partial = partial
+        self._finish_reason = "stop"
+        self._prompt_ms = 0
+        self._first_delta_ms: int | None = None
+        self._response_bytes = 0
+        self._claimed = time.time()
+        self._idempotent: frozenset[str] = frozenset()
+
+    async def end_at_once(self) -> Outcome:
+        """Ends a turn that has only to be ended, with the text there is."""
+        if self._turn.cancel_requested:
+            return await self.cancelled()
+        if self._turn.attempts > self._settings.max_attempts:
+            given_up = f"The turn was given up after {self._settings.max_attempts} attempts."
+            return await self.conclude(UpstreamFailed(given_up, False))
+        return await self.conclude(self.out_of_time())
+
+    def out_of_time(self) -> DeadlineExceeded:
+        return DeadlineExceeded(f"The answer took longer than {self._settings.timeout_s:g} seconds.")
+
+    async def steps(self) -> None:
+        """The loop. Returns when the answer is complete; raises ParleyError when it cannot be."""
+        tool_set = await patiently(lambda: self._stages.offer.tools_for(self._turn.principal))
+        self._idempotent = frozenset(spec.name for spec in tool_set.tools if spec.idempotent)
+        prompt = await patiently(lambda: self._prompt(tool_set.tools))
+        messages = list(prompt.messages)
+        await self._finish_calls()
+        for record in self._answer.steps:
+            messages.extend(step_messages(record.parts))
+        if self._answer.steps and self._answer.steps[-1].finish_reason != "tool_calls":
+            self._finish_reason = self._answer.steps[-1].finish_reason
+            return
+        for step in range(len(self._answer.steps), self._settings.max_steps):
+            last = step == self._settings.max_steps - 1
+            generation = await self._generate(step, prompt, messages, () if last else tool_set.tools)
+            if last or not generation.tool_calls:
+                self._finish_reason = "stop" if generation.finish_reason == "tool_calls" else generation.finish_reason
+                # As an answer that is complete: calls that are not made would send the next owner after them.
+                self._checkpoint(step, replace(generation, finish_reason=self._finish_reason, tool_calls=()), [])
+                return
+            record = await self._call_tools(step, generation)
+            messages.extend(step_messages(record.parts))
+
+    async def _prompt(self, tools: tuple[ToolSpec, ...]) -> Prompt:
+        began = time.monotonic()
+        kept = self._claim.conversation.session_prompt
+        prompt = await self._stages.prompts.build(
+            PromptRequest(
+                principal=self._turn.principal,
+                query=self._turn.query.content,
+                history=self._claim.history,
+                tools=tools,
+                kept=kept,
+                context_tokens=await self._stages.offer.context_tokens(self._turn.query.model_id),
+            )
+        )
+        if prompt.session_prompt != kept:
+            self._log.keep_prompt(prompt.session_prompt)
+        self._prompt_ms = _ms(began)
+        self._stages.metrics.observe("parley_stage_ms", self._prompt_ms, stage="prompt_builder")
+        return prompt
+
+    def void_broken_step(self) -> None:
+        """A step whose owner died in its model call has shown text that no checkpoint has: it is void, whatever comes now."""
+        steps = self._answer.steps
+        stored = steps[-1].last_seq if steps else 1
+        between_steps = not steps or (steps[-1].finish_reason == "tool_calls" and not unfinished_calls(steps[-1]))
+        if between_steps and self._turn.last_seq > stored:
+            self._log.begin_step(len(steps), self._turn.attempts)
+            self._log.emit(StepReset, step=len(steps))
+
+    async def _finish_calls(self) -> None:
+        """Calls that had started when their owner died: run again if declared idempotent, else their outcome is unknown."""
+        record = self._answer.steps[-1] if self._answer.steps else None
+        waiting = unfinished_calls(record) if record else []
+        if record is None or not waiting:
+            return
+        self._log.begin_step(record.step, record.attempt)
+        generation = _generation_of(record)
+        results = known_results(record)
+        results += [unknown_outcome(call, self._log) for call in waiting if call.name not in self._idempotent]
+        self._checkpoint(record.step, generation, results)  # with what was told of them: nobody is told twice
+        again = [call for call in waiting if call.name in self._idempotent]
+        if again:
+            await self._run_calls(record.step, generation, again, results)
+
+    async def _generate(
+        self, step: int, prompt: Prompt, messages: list[ModelMessage], tools: tuple[ToolSpec, ...]
+    ) -> Generation:
+        """One model call, run again when it breaks off, up to ``max_attempts`` times."""
+        attempt = self._turn.attempts if step == len(self._turn.steps) else 1
+        while True:
+            self._log.begin_step(step, attempt)
+            self._answer.partial = ""
+            if attempt > 1:
+                await self._log.durable()  # counted before it is made: it may be what owners die of
+            try:
+                return await self._generate_once(prompt, messages, tools)
+            except (UpstreamFailed, StageUnavailable) as error:
+                # Before the first text only the gateway tries again; here what broke off in the middle is, and a dead stage.
+                broke_off = bool(self._answer.partial) or isinstance(error, StageUnavailable)
+                if not error.retryable or not broke_off or attempt >= self._settings.max_attempts:
+                    raise
+                log.warning("step_retried", turn=self._turn.key.turn_id, step=step, attempt=attempt, error=str(error))
+                if self._answer.partial:
+                    self._log.emit(StepReset, step=step)
+                    self._response_bytes -= len(self._answer.partial.encode())
+                    self._answer.partial = ""
+                await asyncio.sleep(0.2 * attempt)
+                attempt += 1
+
+    async def _generate_once(
+        self, prompt: Prompt, messages: list[ModelMessage], tools: tuple[ToolSpec, ...]
+    ) -> Generation:
+        shown: list[str] = []
+
+        def on_text(pieces: Sequence[str]) -> None:
+            if self._first_delta_ms is None:
+                self._first_delta_ms = _since(self._turn.created_at)
+                self._stages.metrics.observe("parley_first_delta_ms", self._first_delta_ms)
+            self._response_bytes += sum(len(piece.encode()) for piece in pieces)
+            if self._response_bytes > self._settings.max_response_bytes:
+                raise UpstreamFailed(
+                    f"The answer is longer than {self._settings.max_response_bytes} bytes and was given up.", False
+                )
+            shown.extend(pieces)
+            self._log.text(pieces)
+
+        deadline = min(self._turn.deadline, time.time() + self._settings.model_timeout_s)
+        try:
+            return await self._stages.models.generate(
+                ModelRequest(
+                    messages=tuple(messages),
+                    deadline=deadline,
+                    model_id=self._turn.query.model_id or prompt.model_id,
+                    tools=tools,
+                    settings=prompt.settings,
+                    turn_id=self._turn.key.turn_id,
+                    request_id=self._turn.request_id,
+                    tenant_id=self._turn.principal.tenant_id,
+                ),
+                on_text,
+            )
+        finally:
+            self._answer.partial = "".join(shown)
+
+    async def _call_tools(self, step: int, generation: Generation) -> StepRecord:
+        log_starts(generation.tool_calls, self._log)
+        self._checkpoint(step, generation, [])
+        await self._log.durable()
+        await self._run_calls(step, generation, generation.tool_calls, [])
+        record = self._answer.steps[-1]
+        self._stages.metrics.observe("parley_stage_ms", record.tools_ms, stage="tool_executor")
+        return record
+
+    async def _run_calls(
+        self, step: int, generation: Generation, calls: Sequence[ToolCall], known: list[ToolResult]
+    ) -> None:
+        """Runs ``calls``; each result is a checkpoint as it comes. ``known`` are those of the step's other calls."""
+        began = time.monotonic()
+
+        def checkpoint(results: list[ToolResult]) -> None:
+            self._checkpoint(step, generation, [*known, *results], _ms(began))
+
+        await run_calls(
+            calls,
+            turn=self._turn,
+            step=step,
+            principal=self._turn.principal,
+            tools=self._stages.tools,
+            idempotent=self._idempotent,
+            turn_log=self._log,
+            settings=self._settings,
+            checkpoint=checkpoint,
+        )
+
+    def _checkpoint(
+        self, step: int, generation: Generation, results: list[ToolResult], tools_ms: int = 0
+    ) -> StepRecord:
+        """Makes a step with as many results as there are durable, and a part of the answer."""
+        self._log.close_text()  # or its last seq would be before what it has shown
+        record = step_record(step, self._log.attempt, generation, self._log.last_seq, results, tools_ms)
+        self._log.checkpoint(record)
+        self._answer.record(record)
+        return record
+
+    async def conclude(self, error: BaseException | None) -> Outcome:
+        """Writes the terminal event of an answer or of a failure."""
+        if error is None:
+            await self._finish(
+                ChatResponse,
+                "completed",
+                "complete",
+                message_id=self._turn.key.assistant_message_id,
+                response=self._answer.text,
+                tool_feedback=self._answer.tool_feedback,
+                usage=self._answer.usage,
+                finish_reason=self._finish_reason,
+            )
+            return "completed"
+        if isinstance(error, LeaseLost):
+            return "lost"
+        if not isinstance(error, ParleyError):
+            log.error("turn_crashed", turn=self._turn.key.turn_id, exc_info=error)
+            error = Internal("Something went wrong on our side. The message is kept; please try again.", True)
+        await self._finish(
+            TurnFailed,
+            "failed",
+            "failed",
+            code=error.code,
+            message=error.message,
+            retryable=error.retryable,
+            response=self._answer.text,
+        )
+        return "failed"
+
+    async def cancelled(self) -> Outcome:
+        await self._finish(TurnCancelled, "cancelled", "cancelled", response=self._answer.text)
+        return "cancelled"
+
+    async def _finish(
+        self, event: type[TerminalEvent], state: TurnState, status: MessageStatus, **fields: object
+    ) -> None:
+        total_ms = _since(self._turn.created_at)
+        timings = {
+            "queued": max(0, round((self._claimed - self._turn.created_at.timestamp()) * 1000)),
+            "prompt": self._prompt_ms,
+            "model": sum(step.model_ms for step in self._answer.steps),
+            "tools": sum(step.tools_ms for step in self._answer.steps),
+            "total": total_ms,
+        }
+        if self._first_delta_ms is not None:
+            timings["first_delta"] = self._first_delta_ms
+        finish = FinishTurn(
+            state=state,
+            message=self._answer.message(status),
+            usage=self._answer.usage,
+            model_id=self._answer.model_id,
+            timings_ms=timings,
+        )
+        await self._log.finish(event, finish, **fields)
+        self._stages.metrics.count("parley_turns_total", outcome=state)
+        self._stages.metrics.observe("parley_turn_ms", total_ms, outcome=state)
+
+
+def _generation_of(record: StepRecord) -> Generation:
+    """A checkpoint's model call, for making its record again with more results."""
+    message = step_messages(record.parts)[0]
+    return Generation(
+        model_id=record.model_id,
+        finish_reason="tool_calls",
+        text=message.content,
+        tool_calls=message.tool_calls,
+        usage=record.usage,
+        first_delta_ms=record.first_delta_ms,
+        duration_ms=record.model_ms,
+    )
+
+
+def _ms(began: float) -> int:
+    return round((time.monotonic() - began) * 1000)
+
+
+def _since(instant: datetime) -> int:
+    return max(0, round((datetime.now(UTC) - instant).total_seconds() * 1000))
