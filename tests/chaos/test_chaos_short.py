@@ -15,7 +15,7 @@ from tests.chaos.scenarios import SCENARIOS
 from tests.e2e.server import StartFailed
 
 SEED = 7
-TEST_S = 180
+TEST_S = 300
 
 
 @pytest.fixture(scope="module")
