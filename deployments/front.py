@@ -86,11 +86,9 @@ async def _refuse_handshake(scope: Scope, send: Send) -> bool:
     """Answers a handshake that failed before it came to the application; False where it had been answered."""
     if "websocket.http.response" not in scope.get("extensions", {}):
         return False
-    problem = encode_problem(_REPLACED, "")
-    headers = [(name.encode(), value.encode()) for name, value in problem.headers.items()]
     try:
-        await send({"type": "websocket.http.response.start", "status": problem.status, "headers": headers})
-        await send({"type": "websocket.http.response.body", "body": problem.body})
+        for message in encode_problem(_REPLACED, "").messages("websocket.http.response"):
+            await send(message)
     except (RuntimeError, OSError):
         return False
     _log.exception("handshake_failed_in_serve")
@@ -99,17 +97,10 @@ async def _refuse_handshake(scope: Scope, send: Send) -> bool:
 
 async def _send_problem(send: Send, headers: list[tuple[bytes, bytes]]) -> None:
     kept = [(name, value) for name, value in headers if name.lower() == _REQUEST_ID]
-    problem = encode_problem(_REPLACED, kept[0][1].decode("latin-1") if kept else "")
-    length = str(len(problem.body)).encode()
-    made = [(name.encode(), value.encode()) for name, value in problem.headers.items()]
-    await send(
-        {
-            "type": "http.response.start",
-            "status": problem.status,
-            "headers": [*kept, *made, (b"content-length", length)],
-        }
-    )
-    await send({"type": "http.response.body", "body": problem.body})
+    start, body = encode_problem(_REPLACED, kept[0][1].decode("latin-1") if kept else "").messages()
+    start["headers"] += [*kept, (b"content-length", str(len(body["body"])).encode())]
+    await send(start)
+    await send(body)
 
 
 def _one_request_id(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Awaitable, Callable
 
 from ray import serve
@@ -17,6 +15,7 @@ from serve_app.errors import DeadlineExceeded, StageUnavailable
 from serve_app.identity.development import DevelopmentAuthenticator
 from serve_app.ingress.app import create_app
 from serve_app.ingress.services import IngressServices
+from serve_app.patience import patiently
 
 PEERS_START_S = 120.0
 """How long the other stages may take to start before this one gives up."""
@@ -70,12 +69,5 @@ async def _start_in_order(services: IngressServices) -> None:
 
 async def _patiently(ask: Callable[[], Awaitable[object]]) -> None:
     """Asks a stage until it answers: all stages start at once, and on a busy machine one may take much longer than others."""
-    give_up = time.monotonic() + PEERS_START_S
-    while True:
-        try:
-            await ask()
-            return
-        except (StageUnavailable, DeadlineExceeded):
-            if time.monotonic() >= give_up:
-                raise
-            await asyncio.sleep(PEERS_POLL_S)
+    away = (StageUnavailable, DeadlineExceeded)
+    await patiently(ask, for_s=PEERS_START_S, first_wait_s=PEERS_POLL_S, max_wait_s=PEERS_POLL_S, on=away)

@@ -20,6 +20,7 @@ async def patiently(
     *,
     for_s: float = PATIENCE_S,
     first_wait_s: float = 0.1,
+    max_wait_s: float = MAX_WAIT_S,
     on: type[ParleyError] | tuple[type[ParleyError], ...] = StageUnavailable,
 ) -> T:
     """What ``ask`` returns, asked again with growing waits while it raises ``on``, for ``for_s`` at most.
@@ -36,4 +37,4 @@ async def patiently(
             if loop.time() + wait_s > give_up:
                 raise
         await asyncio.sleep(wait_s)
-        wait_s = min(wait_s * 2, MAX_WAIT_S)
+        wait_s = min(wait_s * 2, max_wait_s)

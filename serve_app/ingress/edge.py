@@ -156,10 +156,8 @@ class _Exchange:
 
     async def _problem(self, error: ParleyError, cause: BaseException | None = None) -> None:
         problem = encode_problem(error, self._request_id, cause=cause)
-        await self._send(
-            {"type": "http.response.start", "status": problem.status, "headers": _encoded(problem.headers)}
-        )
-        await self._send({"type": "http.response.body", "body": problem.body})
+        for message in problem.messages():
+            await self._send(message)
 
     def _route(self) -> str:
         """The route's template, so that neither log nor metric grows with ids."""

@@ -169,9 +169,8 @@ async def _deny(scope: Scope, send: Send, error: ParleyError) -> None:
     """Refuses the handshake: as a problem where the server can, else by the close code a client can read."""
     if "websocket.http.response" in scope.get("extensions", {}):
         problem = encode_problem(error, scope["state"]["request_id"])
-        headers = [(name.encode(), value.encode()) for name, value in problem.headers.items()]
-        await send({"type": "websocket.http.response.start", "status": problem.status, "headers": headers})
-        await send({"type": "websocket.http.response.body", "body": problem.body})
+        for message in problem.messages("websocket.http.response"):
+            await send(message)
         return
     await send({"type": "websocket.accept"})
     await _text(send, ErrorFrame.of(error).text())

@@ -126,12 +126,12 @@ class TurnStore(Protocol):
         """
 
     async def claim_turn(
-        self, key: TurnKey, owner: Owner, *, lease_s: float, history_limit: int, dead: str | None = None
+        self, key: TurnKey, owner: Owner, *, lease_s: float, history_limit: int, dead: Sequence[str] = ()
     ) -> TurnClaim:
         """Takes the lease with the next epoch, counts an attempt, and returns what the owner needs, in one transaction.
 
-        ``history_limit`` newest messages shown before the turn's question. ``dead``: the replica id of an owner known to be
-        dead, whose lease holds no more. Raises LeaseLost while another owner's lease is good, while the turn waits for
+        ``history_limit`` newest messages shown before the turn's question. ``dead``: the replica ids of owners known to
+        be dead, whose leases hold no more. Raises LeaseLost while another owner's lease is good, while the turn waits for
         another (but for one whose cancel is requested: that it may be ended, it can be claimed at once) or when it has
         ended; NotFound.
         """

@@ -35,15 +35,15 @@ class TurnRunner:
             prompts=prompts, models=models, tools=tools, offer=offer, settings=turn, metrics=metrics
         )
 
-    async def run(self, claim: TurnClaim, turn_log: TurnLog, partial: str = "") -> Outcome:
+    async def run(self, claim: TurnClaim, turn_log: TurnLog, partial: str | None = None) -> Outcome:
         """Takes the turn to its terminal event. ``lost``: another owner has it, and nothing was written.
 
-        ``partial`` is what the step that broke off has shown, for a turn that ``has_only_to_end``.
+        ``partial`` is given for a turn that ``has_only_to_end``: what the step that broke off has shown.
         """
-        run = TurnRun(self._stages, claim, turn_log, partial)
-        if self.has_only_to_end(claim.turn):
+        run = TurnRun(self._stages, claim, turn_log)
+        if partial is not None:
             try:
-                return await run.end_at_once()
+                return await run.end_at_once(partial)
             except LeaseLost:
                 return "lost"
         run.void_broken_step()

@@ -134,29 +134,24 @@ class TurnsStage:
 
     async def _claim(self, key: TurnKey, dead: Sequence[str]) -> TurnClaim | None:
         """The claim, or None where the turn is somebody else's, has ended or is not there."""
-        for owner in reversed(dead or ("",)):
-            try:
-                return await self._store.claim_turn(
-                    key,
-                    self._owner,
-                    lease_s=self._settings.turn.lease_s,
-                    history_limit=self._settings.conversation.history_messages,
-                    dead=owner or None,
-                )
-            except LeaseLost:
-                continue
-            except NotFound:
-                return None
-        return None
+        try:
+            return await self._store.claim_turn(
+                key,
+                self._owner,
+                lease_s=self._settings.turn.lease_s,
+                history_limit=self._settings.conversation.history_messages,
+                dead=dead,
+            )
+        except (LeaseLost, NotFound):
+            return None
 
     async def _run(self, claim: TurnClaim) -> bool:
         """Whether its followers have seen the turn's end."""
         structlog.contextvars.bind_contextvars(request_id=claim.turn.request_id, turn=claim.turn.key.turn_id)
-        partial = await self._shown_in_part(claim.turn) if self._runner.has_only_to_end(claim.turn) else ""
+        only_to_end = self._runner.has_only_to_end(claim.turn)
+        partial = await self._shown_in_part(claim.turn) if only_to_end else None
         turn_log = self._writer.open(claim.turn)
-        if claim.turn.cancel_requested:
-            turn_log.cancelled.set()
-        title = self._begin_title(claim)
+        title = None if only_to_end else self._begin_title(claim)
         try:
             outcome = await self._runner.run(claim, turn_log, partial)
             log.info("turn_ended", outcome=outcome, epoch=claim.turn.epoch, last_seq=turn_log.last_seq)
@@ -184,8 +179,7 @@ class TurnsStage:
         return "".join(text)
 
     def _begin_title(self, claim: TurnClaim) -> asyncio.Task[None] | None:
-        untitled = self._settings.conversation.titles and claim.conversation.title is None
-        if not untitled or self._runner.has_only_to_end(claim.turn):
+        if not self._settings.conversation.titles or claim.conversation.title is not None:
             return None
         name = f"title {claim.turn.key.turn_id}"
         return self._keep(asyncio.create_task(self._title(claim), name=name, context=contextvars.Context()))

@@ -60,14 +60,13 @@ class Neighbours:
 class TurnRun:
     """One run of one turn, by the owner that has claimed it."""
 
-    def __init__(self, stages: Neighbours, claim: TurnClaim, turn_log: TurnLog, partial: str) -> None:
+    def __init__(self, stages: Neighbours, claim: TurnClaim, turn_log: TurnLog) -> None:
         self._stages = stages
         self._settings = stages.settings
         self._claim = claim
         self._turn: Turn = claim.turn
         self._log = turn_log
         self._answer = Answer(claim.turn)
-        self._answer.partial = partial
         self._finish_reason = "stop"
         self._prompt_ms = 0
         self._first_delta_ms: int | None = None
@@ -75,8 +74,9 @@ class TurnRun:
         self._claimed = time.time()
         self._idempotent: frozenset[str] = frozenset()
 
-    async def end_at_once(self) -> Outcome:
+    async def end_at_once(self, partial: str) -> Outcome:
         """Ends a turn that has only to be ended, with the text there is."""
+        self._answer.partial = partial
         if self._turn.cancel_requested:
             return await self.cancelled()
         if self._turn.attempts > self._settings.max_attempts:

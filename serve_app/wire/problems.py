@@ -35,6 +35,12 @@ class EncodedProblem(Struct, frozen=True, kw_only=True):
     headers: dict[str, str]
     body: bytes
 
+    def messages(self, kind: str = "http.response") -> tuple[dict[str, Any], dict[str, Any]]:
+        """The two ASGI messages that send it; ``kind`` is ``websocket.http.response`` for a handshake that is refused."""
+        headers = [(name.encode(), value.encode()) for name, value in self.headers.items()]
+        start = {"type": f"{kind}.start", "status": self.status, "headers": headers}
+        return start, {"type": f"{kind}.body", "body": self.body}
+
 
 def encode_problem(
     error: ParleyError,

@@ -162,7 +162,7 @@ async def test_a_waiting_turn_cannot_be_claimed_and_is_not_abandoned(store: Stor
     second = await queued(store, C1)
     for owner in (FIRST, SECOND):
         with pytest.raises(LeaseLost, match="waits for another turn"):
-            await store.claim_turn(second, owner, lease_s=5, history_limit=1, dead=FIRST.replica_id)
+            await store.claim_turn(second, owner, lease_s=5, history_limit=1, dead=(FIRST.replica_id,))
     clock.advance(1000)
     assert await store.find_abandoned_turns() == [first]
     assert (await store.get_turn(second)).waits
@@ -340,20 +340,20 @@ async def test_the_history_of_a_turn_ends_before_its_question_and_has_the_answer
 
 async def test_the_lease_of_an_owner_known_to_be_dead_does_not_hold(store: Store) -> None:
     key = await running(store, C1)
-    for dead in (None, "", "r3", SECOND.replica_id):
+    for dead in ((), ("",), ("r3",), (SECOND.replica_id,), (SECOND.replica_id, "r3")):
         with pytest.raises(LeaseLost):
             await store.claim_turn(key, SECOND, lease_s=5, history_limit=0, dead=dead)
-    taken = await store.claim_turn(key, SECOND, lease_s=5, history_limit=0, dead=FIRST.replica_id)
+    taken = await store.claim_turn(key, SECOND, lease_s=5, history_limit=0, dead=(FIRST.replica_id,))
     assert (taken.turn.epoch, taken.turn.owner, taken.turn.attempts) == (2, SECOND, 2)
     assert only(await store.append([share(key, delta(key, 2), epoch=1)])).status == "lost"
     with pytest.raises(LeaseLost):  # the next lease is somebody else's
-        await store.claim_turn(key, FIRST, lease_s=5, history_limit=0, dead=FIRST.replica_id)
+        await store.claim_turn(key, FIRST, lease_s=5, history_limit=0, dead=(FIRST.replica_id,))
 
 
 async def test_an_ended_turn_of_a_dead_owner_stays_ended(store: Store) -> None:
     key = await completed(store, C1)
     with pytest.raises(LeaseLost):
-        await store.claim_turn(key, SECOND, lease_s=5, history_limit=0, dead=FIRST.replica_id)
+        await store.claim_turn(key, SECOND, lease_s=5, history_limit=0, dead=(FIRST.replica_id,))
 
 
 async def test_of_concurrent_claims_for_a_dead_owner_one_wins(store: Store) -> None:
@@ -366,7 +366,7 @@ async def test_of_concurrent_claims_for_a_dead_owner_one_wins(store: Store) -> N
 async def take_over(store: Store, key: TurnKey, number: int) -> bool:
     owner = type(FIRST)(replica_id=f"new{number}", endpoint="tcp://new")
     try:
-        await store.claim_turn(key, owner, lease_s=5, history_limit=0, dead=FIRST.replica_id)
+        await store.claim_turn(key, owner, lease_s=5, history_limit=0, dead=(FIRST.replica_id,))
     except ParleyError as error:
         assert isinstance(error, LeaseLost)
         return False

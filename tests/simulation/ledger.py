@@ -119,7 +119,7 @@ class Ledger:
         expect(epoch == before.epoch + 1, "epochs rise by one", f"{turn_id}: {before.epoch} → {epoch}")
         expect(not before.ended, "an ended turn is not claimed", turn_id)
         held_by = before.owner.replica_id if before.owner is not None and account.lease_until_s > now_s else None
-        free = held_by in (None, owner.replica_id, how.get("dead"))
+        free = held_by in (None, owner.replica_id, *how["dead"])
         expect(free, "a good lease is not taken", f"{turn_id}: {owner.replica_id} from {held_by}")
         # One whose cancel is requested is claimed to be ended, whether it waits or not.
         if not before.cancel_requested:

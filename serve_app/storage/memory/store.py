@@ -179,7 +179,7 @@ class MemoryStore:
         return kept.accept(turn, self._clock(), on_busy=on_busy, max_waiting=max_waiting)
 
     async def claim_turn(
-        self, key: TurnKey, owner: Owner, *, lease_s: float, history_limit: int, dead: str | None = None
+        self, key: TurnKey, owner: Owner, *, lease_s: float, history_limit: int, dead: Sequence[str] = ()
     ) -> TurnClaim:
         held = self._turn(key)
         now = self._clock()
@@ -189,7 +189,7 @@ class MemoryStore:
         if not held.may_be_claimed:
             raise turn_waits(key)
         held_by = None if turn.owner is None or held.lease_until <= now else turn.owner.replica_id
-        if held_by not in (None, owner.replica_id, dead):
+        if held_by not in (None, owner.replica_id, *dead):
             raise lease_held(key)
         held.turn = replace(
             turn, state="running", epoch=turn.epoch + 1, attempts=turn.attempts + 1, owner=owner, waits=False

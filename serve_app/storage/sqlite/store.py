@@ -174,7 +174,7 @@ class SqliteStore:
         return await self._writer.run(acceptance.accept, turn, on_busy=on_busy, max_waiting=max_waiting)
 
     async def claim_turn(
-        self, key: TurnKey, owner: Owner, *, lease_s: float, history_limit: int, dead: str | None = None
+        self, key: TurnKey, owner: Owner, *, lease_s: float, history_limit: int, dead: Sequence[str] = ()
     ) -> TurnClaim:
         return await self._writer.run(
             turns.claim, key, owner, lease_s=lease_s, history_limit=min(history_limit, MAX_PAGE), dead=dead

@@ -5,6 +5,7 @@ accepted ─claim─► running ─append with a finish─► completed | failed
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import apsw
@@ -89,14 +90,14 @@ def claim(
     *,
     lease_s: float,
     history_limit: int,
-    dead: str | None,
+    dead: Sequence[str],
 ) -> TurnClaim:
     row = _require(connection, key)
     if row.finished_us is not None:
         raise turn_ended(key)
     if row.waits and not row.cancel_requested:
         raise turn_waits(key)
-    if row.owner_id not in (None, owner.replica_id, dead) and row.lease_until > now:
+    if row.owner_id not in (None, owner.replica_id, *dead) and row.lease_until > now:
         raise lease_held(key)
     connection.execute(
         "UPDATE turn SET state = 'running', epoch = epoch + 1, attempts = attempts + 1, owner_id = ?, owner_endpoint = ?, "

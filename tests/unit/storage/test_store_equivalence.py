@@ -151,9 +151,9 @@ class StoresAnswerAlike(RuleBasedStateMachine):
         data=st.data(),
         owner=st.sampled_from([FIRST, SECOND]),
         limit=st.sampled_from([0, 1, 16]),
-        dead=st.sampled_from([None, "r1", "r2"]),
+        dead=st.sampled_from([(), ("r1",), ("r2",), ("r1", "r2")]),
     )
-    def claim(self, data: st.DataObject, owner: Any, limit: int, dead: str | None) -> None:
+    def claim(self, data: st.DataObject, owner: Any, limit: int, dead: tuple[str, ...]) -> None:
         key = data.draw(st.sampled_from(self.turns[-4:]))
         self.both(lambda store: store.claim_turn(key, owner, lease_s=5, history_limit=limit, dead=dead))
 
@@ -284,7 +284,7 @@ class StoresAnswerAlike(RuleBasedStateMachine):
 
 
 async def claim_for_dead(key: TurnKey, store: Store) -> object:
-    return await store.claim_turn(key, FIRST, lease_s=5, history_limit=1, dead=SECOND.replica_id)
+    return await store.claim_turn(key, FIRST, lease_s=5, history_limit=1, dead=(SECOND.replica_id,))
 
 
 async def append_one(append: AppendTurn, store: Store) -> object:
