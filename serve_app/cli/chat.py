@@ -13,6 +13,7 @@ from serve_app.cli.api import Caller, configured_url, parse_url
 from serve_app.cli.background import BackgroundLoop
 from serve_app.cli.chat_session import ChatSession, play
 from serve_app.cli.main import EXIT_FAILED, EXIT_INTERRUPTED
+from serve_app.cli.options import Roles, Tenant, Url, User
 from serve_app.cli.turn_stream import TurnStream
 from serve_app.errors import ConfigError
 
@@ -23,14 +24,10 @@ def chat(
     message: Annotated[
         str | None, typer.Argument(help="Ask this, print the answer and leave. Piped text is taken as one, too.")
     ] = None,
-    url: Annotated[
-        str | None, typer.Option(help="The server. [default: where the settings say that Parley listens]")
-    ] = None,
-    user: Annotated[str | None, typer.Option("--as", help="Development user to be. [default: dev]")] = None,
-    tenant: Annotated[str | None, typer.Option(help="The user's tenant. [default: default]")] = None,
-    roles: Annotated[
-        str | None, typer.Option(help='The user\'s roles, split by commas; "" for none. [default: sales]')
-    ] = None,
+    url: Url = None,
+    user: User = None,
+    tenant: Tenant = None,
+    roles: Roles = None,
     session: Annotated[
         str | None, typer.Option(help="Go on with this conversation. [default: a new one]", metavar="ID")
     ] = None,

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from serve_app.cli.api import Api, Caller, configured_url, parse_url
+from serve_app.cli.options import Roles, Tenant, Url, User
 from serve_app.cli.turn_report import Failure, TurnReport, read_report, remarks
 from serve_app.cli.turn_table import print_turn
 from serve_app.errors import NotFound, ParleyError
@@ -34,14 +35,10 @@ def show(
     turn_id: Annotated[
         str, typer.Argument(help="The turn, as events, messages and logs name it: `<conversation>.<id>`.", metavar="ID")
     ],
-    url: Annotated[
-        str | None, typer.Option(help="The server. [default: where the settings say that Parley listens]")
-    ] = None,
-    user: Annotated[str | None, typer.Option("--as", help="Development user to be. [default: dev]")] = None,
-    tenant: Annotated[str | None, typer.Option(help="The user's tenant. [default: default]")] = None,
-    roles: Annotated[
-        str | None, typer.Option(help='The user\'s roles, split by commas; "" for none. [default: sales]')
-    ] = None,
+    url: Url = None,
+    user: User = None,
+    tenant: Tenant = None,
+    roles: Roles = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what the server answers, as JSON.")] = False,
 ) -> None:
     """Show what a turn did and why: its steps, tool calls, repetitions, and where its time went.

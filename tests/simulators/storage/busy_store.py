@@ -54,7 +54,7 @@ class Busy:
 
     async def _run(self, key: TurnKey) -> TurnKey | None:
         before = await self._store.get_turn(key)
-        dead = None if before.owner is None else before.owner.replica_id
+        dead = () if before.owner is None else (before.owner.replica_id,)
         turn = (await self._store.claim_turn(key, self._owner, lease_s=60, history_limit=8, dead=dead)).turn
         seq = turn.last_seq
         for _ in range(self._chance.randint(1, 3)):

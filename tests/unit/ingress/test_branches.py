@@ -10,17 +10,12 @@ from typing import Any
 
 import pytest
 
-from serve_app.domain.turns import Owner
-from serve_app.ingress.app import create_app
-from serve_app.ingress.services import IngressServices
 from serve_app.settings import ConversationSettings, Settings, TurnSettings
-from serve_app.turns.local import LocalTurns
-from serve_app.turns.stage import TurnsStage
-from tests.scripted import PlainPrompts, ScriptedModels, ScriptedTools
 from tests.scripted import Reply as ModelReply
+from tests.scripted import ScriptedModels, ScriptedTools
 from tests.unit.ingress.asgi import Client, Exchange, Reply
-from tests.unit.ingress.stages import make_stages
 from tests.unit.ingress.test_sse import asking, chunks
+from tests.unit.ingress.whole import over_real_turns
 
 
 @dataclass
@@ -56,23 +51,9 @@ async def chatting(*replies: ModelReply, **conversation: Any) -> AsyncIterator[C
         conversation=ConversationSettings(titles=False, **conversation),
         turn=TurnSettings(sweep_s=0.05, flush_ms=0),
     )
-    stages = make_stages()
     models = ScriptedModels(*replies)
-    stage = TurnsStage(
-        owner=Owner(replica_id="one", endpoint=""),
-        settings=settings,
-        store=stages.store,
-        prompts=PlainPrompts(),
-        models=models,
-        tools=ScriptedTools(),
-        metrics=stages.metrics,
-    )
-    stage.start()
-    turns = LocalTurns(stage)
-    app = create_app(IngressServices(**{**vars(stages.services(settings)), "turns": turns}))
-    yield Chat(Client(app, {"x-dev-user": "ana"}), models)
-    async with asyncio.timeout(10):
-        await turns.stop()
+    async with over_real_turns(models, ScriptedTools(), settings) as app:
+        yield Chat(Client(app, {"x-dev-user": "ana"}), models)
 
 
 def said(*texts: str) -> list[ModelReply]:

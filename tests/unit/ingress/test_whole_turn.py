@@ -10,16 +10,12 @@ import pytest
 
 from serve_app.domain.identity import Principal
 from serve_app.domain.tools import ToolCall, ToolResult
-from serve_app.domain.turns import Owner
-from serve_app.ingress.app import create_app
-from serve_app.ingress.services import IngressServices
 from serve_app.settings import Settings
-from serve_app.turns.local import LocalTurns
-from serve_app.turns.stage import TurnsStage
-from tests.scripted import PlainPrompts, Reply, ScriptedModels
+from tests.scripted import Reply, ScriptedModels
 from tests.unit.ingress.asgi import Client
-from tests.unit.ingress.stages import Stages, StubTools
+from tests.unit.ingress.stages import StubTools
 from tests.unit.ingress.test_sse import asking, chunks
+from tests.unit.ingress.whole import over_real_turns
 
 
 @dataclass
@@ -38,7 +34,7 @@ class EchoTools(StubTools):
 
 
 @pytest.fixture
-async def whole(stages: Stages) -> AsyncIterator[Whole]:
+async def whole() -> AsyncIterator[Whole]:
     settings = Settings(store="memory")
     models = ScriptedModels(
         Reply(
@@ -49,21 +45,8 @@ async def whole(stages: Stages) -> AsyncIterator[Whole]:
         Reply(pieces=("Contoso ", "has ", "two.")),
         title="Contoso",
     )
-    services = stages.services(settings)
-    stage = TurnsStage(
-        owner=Owner(replica_id="one", endpoint=""),
-        settings=settings,
-        store=stages.store,
-        prompts=PlainPrompts(),
-        models=models,
-        tools=EchoTools(),
-        metrics=stages.metrics,
-    )
-    stage.start()
-    turns = LocalTurns(stage)
-    app = create_app(IngressServices(**{**vars(services), "turns": turns}))
-    yield Whole(Client(app, {"x-dev-user": "ana"}), models)
-    await asyncio.wait_for(turns.stop(), 10)
+    async with over_real_turns(models, EchoTools(), settings) as app:
+        yield Whole(Client(app, {"x-dev-user": "ana"}), models)
 
 
 async def test_sse_and_websocket_show_the_same_turn(whole: Whole) -> None:
