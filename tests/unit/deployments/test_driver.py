@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from deployments.driver import Driver, DriverOptions, _reason
+from deployments.driver import Driver, DriverOptions, _reason, _replaced
 from serve_app.settings import PROJECT_ROOT
 
 FAILED_REPLICA = """The deployment failed to start 1 times in a row. This may be due to a problem with its constructor or \
@@ -145,6 +145,24 @@ def watched(
     failed = driver._run(Client(*statuses), object(), config)
     del driver
     return failed, heard(read)
+
+
+@pytest.mark.parametrize(
+    ("ages_s", "over"),
+    [
+        ([-60.0, -60.0], False),  # none is new
+        ([1.0, -60.0], False),
+        ([1.0, 2.0], True),
+        ([1.0, 2.0, -60.0], True),  # an old one that drains is not waited for
+    ],
+)
+def test_a_stage_is_replaced_once_its_new_replicas_run(ages_s: list[float], over: bool) -> None:
+    replicas = [{"state": "RUNNING", "start_time_s": 1_000 + age_s} for age_s in ages_s]
+    replicas.append({"state": "STARTING", "start_time_s": 1_003})
+    stage = {"replicas": replicas, "target_num_replicas": 2}
+    details = {"applications": {"parley": {"deployments": {"Turns": stage}}}}
+    client = type("Client", (), {"get_serve_details": lambda _: details})()
+    assert _replaced(client, "parley", "Turns", since=1_000) is over
 
 
 def test_stages_are_told_as_they_come_up(monkeypatch: pytest.MonkeyPatch) -> None:

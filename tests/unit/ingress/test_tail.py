@@ -59,6 +59,7 @@ class Log:
         self.failures: list[Exception] = []
         self.title: str | None = None
         self.deadline = time.time() + 300
+        self.waits = False
 
     @property
     def turn(self) -> Turn:
@@ -72,6 +73,7 @@ class Log:
             state="completed" if ended else "running",
             last_seq=self.written,
             owner=self.owner,
+            waits=self.waits,
         )
 
     async def read_events(self, key: TurnKey, *, after_seq: int = 0, limit: int = 1000) -> EventPage:
@@ -511,3 +513,9 @@ async def _interleave(steps: list[tuple[str, Any]], start: int, bound: int, page
         await asyncio.sleep(0)
     log.written = len(records)
     assert seqs(await reading) == list(range(start + 1, 21))
+
+
+async def test_a_turn_that_waits_behind_others_is_not_overdue(silence: type[SilentFollower]) -> None:
+    log = Log(log_of(3), 1, owner=None)
+    log.deadline, log.waits, log.grows = time.time() - 3_600, True, True
+    assert seqs(await collect(make_tail(log, Owners()))) == [1, 2, 3]

@@ -17,7 +17,7 @@ from serve_app.domain.ids import ConversationKey, TurnKey
 from serve_app.domain.prompts import Prompt, PromptRequest
 from serve_app.domain.tools import ToolCall
 from serve_app.domain.turns import AppendReply, AppendTurn
-from serve_app.errors import Overloaded, QuotaExceeded, StageUnavailable, UpstreamFailed
+from serve_app.errors import DeadlineExceeded, Internal, Overloaded, QuotaExceeded, StageUnavailable, UpstreamFailed
 from serve_app.turns import calls
 from serve_app.turns.port import TailEnd, Title
 from serve_app.turns.tails import LocalTail
@@ -107,6 +107,8 @@ async def test_the_last_step_is_made_without_tools_so_that_a_turn_ends() -> None
     ("error", "told"),
     [
         (StageUnavailable("being replaced"), "outcome is unknown"),
+        (DeadlineExceeded("no answer"), "outcome is unknown"),
+        (Internal("crashed"), "outcome is unknown"),
         (Overloaded("too much work"), "could not be run: too much work"),
     ],
 )

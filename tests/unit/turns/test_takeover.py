@@ -369,6 +369,11 @@ async def test_a_cancel_asked_for_while_nobody_owned_the_turn_is_obeyed_at_once(
         events = await two.events(key)
         whole(events)
         assert events[-1]["type"] == "turn.cancelled"
+        # What was shown stays, and is what is stored.
+        assert [event["delta"] for event in events if event["type"] == "text.delta"] == ["Half"]
+        assert events[-1]["response"] == "Half"
+        assert (await store.list_messages(key.conversation)).items[-1].text == "Half"
+        assert "step.reset" not in types(events)
 
 
 async def test_the_sweeper_finds_what_an_owner_left_behind() -> None:
