@@ -91,6 +91,11 @@ class TurnSettings(_Group):
     flush_ms: Annotated[int, Field(ge=0, le=1000)] = 15
     """Time between two appends of one replica, half of it where the one before was late; the first delta of a step never
     waits for it."""
+    durability: Literal["sync", "async", "exit"] = "sync"
+    """``sync``: what is shown is stored first. ``async``: text is shown first and stored every ``commit_s``. ``exit``: it is
+    stored when its step has ended. What was asked and how a turn ended are always stored first."""
+    commit_s: PositiveFloat = 1.0
+    """How often shown text is stored under ``async``; a commit renews the lease as well."""
     store_patience_s: PositiveFloat = 60.0
     """How long appends are tried again while the store is away; then the turn is left to be taken over."""
     max_running: PositiveInt = 500
@@ -112,6 +117,66 @@ class StoreSettings(_Group):
     """Most operations in one group commit."""
     max_queue: PositiveInt = 10_000
     """Writes waiting before the store refuses more as overloaded."""
+
+
+class AzureSettings(_Group):
+    """Keys come from ``AZURE_COSMOS_KEY`` and ``AZURE_STORAGE_KEY``; without one, Entra ID is asked (``azure-identity``)."""
+
+    cosmos_endpoint: str | None = None
+    """``https://<account>.documents.azure.com:443/``"""
+    cosmos_database: str = "parley"
+    """Database that ``parley store init`` makes."""
+    cosmos_max_rus: Annotated[int, Field(ge=0, le=1_000_000)] = 4_000
+    """Highest throughput (RU/s) of the database, which all containers share and Azure scales down to a tenth by itself; 0
+    for a serverless account."""
+    blob_endpoint: str | None = None
+    """``https://<account>.blob.core.windows.net``"""
+    blob_container: str = "parley"
+    """Container for uploads, and for bodies too large for Cosmos DB."""
+    prompts_container: str | None = None
+    """Container that holds the prompts as ``prompts_dir`` does. Unset: the folder is used."""
+    request_timeout_s: PositiveFloat = 5.0
+    """How long one request to Azure may take."""
+    retry_s: PositiveFloat = 15.0
+    """How long a request is tried again while Azure is busy or away."""
+    inbox_delay_s: PositiveFloat = 5.0
+    """How long a conversation's row in the list of conversations may lag behind for other Store replicas."""
+
+
+class CacheSettings(_Group):
+    backend: Literal["off", "memory", "redis"] = "off"
+    """``memory``: in each Store replica, right only while there is one. ``redis``: shared, at ``REDIS_URL``."""
+    authz_ttl_s: PositiveFloat = 60.0
+    """How long what was read of users, tenants and identities is used again."""
+    messages_ttl_s: PositiveFloat = 300.0
+    """How long the messages of a conversation are used again."""
+    max_entries: PositiveInt = 10_000
+    """Entries kept in memory; the one unused for longest goes first."""
+    max_entry_bytes: PositiveInt = 1_048_576
+    """A larger entry is not kept."""
+    timeout_s: PositiveFloat = 0.25
+    """How long Redis may take to answer before the store is asked instead."""
+
+
+class FileSettings(_Group):
+    max_bytes: PositiveInt = 20_971_520
+    """Largest upload."""
+    max_bytes_per_user: PositiveInt = 1_073_741_824
+    """All files of a user together."""
+    max_files_per_user: PositiveInt = 1_000
+    """Files a user may keep."""
+    url: Literal["route", "sas"] = "route"
+    """What a file's address is: the download route, or a signed address at the Blob service."""
+    sas_ttl_s: Annotated[int, Field(ge=60, le=86_400)] = 900
+    """How long a signed address is good."""
+
+
+class UsageSettings(_Group):
+    buffer: Literal["off", "local", "azure"] = "off"
+    """``off``: a turn's usage is written as it ends. ``azure``: gathered in memory and written to Cosmos DB in batches; what a
+    crash loses is made up for from the turns. ``local``: the same with a file below ``data_dir`` beside it."""
+    flush_s: PositiveFloat = 5.0
+    """How long usage may stay in the buffer."""
 
 
 class ChannelSettings(_Group):
@@ -188,6 +253,15 @@ class LogSettings(_Group):
     """A log file's size before it is rotated; three old ones are kept."""
 
 
+STORE_DEFAULTS: dict[str, dict[str, Any]] = {
+    "azure": {
+        "turn": {"durability": "async", "commit_s": 5.0, "lease_s": 15.0, "renew_s": 5.0},
+        "usage": {"buffer": "azure"},
+    },
+}
+"""What is other than the defaults of the groups where nothing else is said, by store: each write to Cosmos DB costs money."""
+
+
 class Settings(BaseSettings):
     """Everything that can be set. Immutable; built by :meth:`load`."""
 
@@ -212,8 +286,9 @@ class Settings(BaseSettings):
     """Where Prometheus finds Ray's metrics on this machine; 0 takes any free port and says which."""
     data_dir: Path = Path("data")
     """Folder that keeps everything said, the example data and the logs."""
-    store: Literal["local", "memory"] = "local"
-    """``local``: SQLite and files below ``data_dir``. ``memory``: nothing is kept; for tests."""
+    store: Literal["local", "azure", "memory"] = "local"
+    """``local``: SQLite and files below ``data_dir``. ``azure``: Cosmos DB and Blob Storage. ``memory``: nothing is kept; for
+    tests."""
     mcp_servers: Path = Path("configs/mcpservers.json")
     """Tool servers: where they are, who may use them, which tools are idempotent."""
     models: Path = Path("configs/models.yaml")
@@ -229,11 +304,33 @@ class Settings(BaseSettings):
     conversation: ConversationSettings = ConversationSettings()
     turn: TurnSettings = TurnSettings()
     store_limits: StoreSettings = StoreSettings()
+    azure: AzureSettings = AzureSettings()
+    cache: CacheSettings = CacheSettings()
+    files: FileSettings = FileSettings()
+    usage: UsageSettings = UsageSettings()
     channel: ChannelSettings = ChannelSettings()
     limits: LimitSettings = LimitSettings()
     tool: ToolSettings = ToolSettings()
     companions: CompanionSettings = CompanionSettings()
     log: LogSettings = LogSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_store(cls, values: Any) -> Any:
+        if isinstance(values, dict) and (defaults := STORE_DEFAULTS.get(values.get("store", ""))):
+            return _merged(defaults, {name: _plain(value) for name, value in values.items()})
+        return values
+
+    @model_validator(mode="after")
+    def _azure_is_named(self) -> Settings:
+        if self.store != "azure":
+            return self
+        for name in ("cosmos_endpoint", "blob_endpoint"):
+            if getattr(self.azure, name) is None:
+                raise ValueError(
+                    f"PARLEY_AZURE__{name.upper()}: PARLEY_STORE=azure needs it; see `parley store init --help`"
+                )
+        return self
 
     @model_validator(mode="after")
     def _production_is_strict(self) -> Settings:
@@ -315,6 +412,9 @@ class Secrets(BaseModel):
     azure_openai_api_key: SecretStr | None = None
     azure_openai_api_version: str | None = None
     azure_openai_chat_model: str | None = None
+    azure_cosmos_key: SecretStr | None = None
+    azure_storage_key: SecretStr | None = None
+    redis_url: SecretStr | None = None
     parley_channel_secret: SecretStr | None = None
     """Shared by all replicas of a graph; made at random for each start where it is not set."""
 
@@ -346,6 +446,11 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
         under = merged.get(name)
         merged[name] = _merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
     return merged
+
+
+def _plain(value: Any) -> Any:
+    """A group given as an object, as what was said in it."""
+    return value.model_dump(exclude_unset=True) if isinstance(value, _Group) else value
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
