@@ -31,7 +31,9 @@ class _Share(Struct, frozen=True, kw_only=True, array_like=True):
     lease_s: float
     records: tuple[EventRecord, ...]
     outcome: bytes
-    attempt: int = 0  # later fields at the end and with defaults: a redeploy lets versions talk to each other
+    # Later fields at the end and with defaults: a redeploy lets versions talk to each other.
+    attempt: int = 0
+    ahead: int = 0
 
 
 _SHARES: msgspec.msgpack.Decoder[list[_Share]] = msgspec.msgpack.Decoder(list[_Share])
@@ -48,6 +50,7 @@ def encode_batch(batch: Sequence[AppendTurn]) -> bytes:
                 epoch=append.epoch,
                 lease_s=append.lease_s,
                 attempt=append.attempt,
+                ahead=append.ahead,
                 records=append.records,
                 outcome=_outcome(append),
             )
@@ -73,6 +76,7 @@ def decode_batch(payload: bytes) -> list[AppendTurn]:
                 epoch=share.epoch,
                 lease_s=share.lease_s,
                 attempt=share.attempt,
+                ahead=share.ahead,
                 records=share.records,
                 steps=outcome.steps,
                 session_prompt=outcome.session_prompt,

@@ -77,6 +77,8 @@ class Turn(Struct, frozen=True, kw_only=True):
 
     ``deadline`` is an instant in Unix seconds; for a turn that has waited it counts from when it was let through.
     ``waits``: behind another turn of its conversation, so nobody may run it yet. See NewTurn for what the client gave.
+    ``shown_seq``: the highest seq that clients may have seen; beyond ``last_seq`` where text is shown before it is stored.
+    ``request_charge``: request units that the store has charged for it so far; None where a store charges none.
     """
 
     key: TurnKey
@@ -92,6 +94,7 @@ class Turn(Struct, frozen=True, kw_only=True):
     waits: bool = False
     epoch: int = 0
     last_seq: int = 0
+    shown_seq: int = 0
     attempts: int = 0
     """How many attempts at the step after the last checkpoint have begun: each claim is one, and each that an owner tells of."""
     owner: Owner | None = None
@@ -100,6 +103,7 @@ class Turn(Struct, frozen=True, kw_only=True):
     usage: Usage = Usage()
     finished_at: datetime | None = None
     timings_ms: dict[str, int] = {}
+    request_charge: float | None = None
 
     @property
     def ended(self) -> bool:
@@ -140,11 +144,16 @@ class AcceptedTurn(Struct, frozen=True, kw_only=True):
 
 
 class TurnClaim(Struct, frozen=True, kw_only=True):
-    """What an owner gets with the lease: the turn, its conversation, and the newest messages before it, oldest first."""
+    """What an owner gets with the lease: the turn, its conversation, and the newest messages before it, oldest first.
+
+    ``shown_seq``: the highest seq that owners before it may have shown. What they had not stored is void, and its numbers
+    must not be given to other events.
+    """
 
     turn: Turn
     conversation: Conversation
     history: tuple[Message, ...]
+    shown_seq: int = 0
 
 
 class FinishTurn(Struct, frozen=True, kw_only=True):
@@ -161,7 +170,8 @@ class AppendTurn(Struct, frozen=True, kw_only=True):
     """One turn's share of an append. Without records it renews the lease and hears control signals.
 
     ``attempt`` is one that begins, at the step after the last checkpoint, this append's included; 0 says nothing. The turn
-    keeps the highest, so that attempts are counted across owners.
+    keeps the highest, so that attempts are counted across owners. ``ahead`` is how many events beyond its last one the owner
+    may show before it appends again.
     """
 
     key: TurnKey
@@ -172,6 +182,7 @@ class AppendTurn(Struct, frozen=True, kw_only=True):
     steps: tuple[StepRecord, ...] = ()
     session_prompt: SessionPrompt | None = None
     finish: FinishTurn | None = None
+    ahead: int = 0
 
 
 class AppendReply(Struct, frozen=True, kw_only=True):

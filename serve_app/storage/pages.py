@@ -39,13 +39,19 @@ class MessageCursor(Struct, frozen=True, array_like=True, tag="m"):
     position: _Number
 
 
+class RecordCursor(Struct, frozen=True, array_like=True, tag="r"):
+    """Behind the record with this id."""
+
+    record_id: str
+
+
+Cursor = ConversationCursor | MessageCursor | RecordCursor
+
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER: msgspec.msgpack.Decoder[ConversationCursor | MessageCursor] = msgspec.msgpack.Decoder(
-    ConversationCursor | MessageCursor
-)
+_DECODER: msgspec.msgpack.Decoder[Cursor] = msgspec.msgpack.Decoder(Cursor)
 
 
-def encode_cursor(cursor: ConversationCursor | MessageCursor) -> str:
+def encode_cursor(cursor: Cursor) -> str:
     return base64.urlsafe_b64encode(_ENCODER.encode(cursor)).decode("ascii").rstrip("=")
 
 
@@ -69,6 +75,14 @@ def message_cursor(text: str | None, *, descending: bool) -> MessageCursor | Non
     return cursor
 
 
+def record_cursor(text: str | None) -> RecordCursor | None:
+    """Raises InvalidInput for a cursor that no listing of records made."""
+    cursor = _decode(text)
+    if cursor is not None and not isinstance(cursor, RecordCursor):
+        raise _invalid_cursor()
+    return cursor
+
+
 def bounded_limit(limit: int, most: int = MAX_PAGE) -> int:
     """At most ``most``. Raises InvalidInput below one."""
     if limit < 1:
@@ -76,7 +90,7 @@ def bounded_limit(limit: int, most: int = MAX_PAGE) -> int:
     return min(limit, most)
 
 
-def _decode(text: str | None) -> ConversationCursor | MessageCursor | None:
+def _decode(text: str | None) -> Cursor | None:
     if text is None:
         return None
     try:

@@ -22,6 +22,7 @@ from typing import Protocol
 from serve_app.domain.conversation import Conversation, Message, Page, Reaction, SessionPrompt
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import ConversationKey, TurnKey
+from serve_app.domain.records import Record
 from serve_app.domain.turns import (
     AcceptedTurn,
     AppendReply,
@@ -126,12 +127,20 @@ class TurnStore(Protocol):
         """
 
     async def claim_turn(
-        self, key: TurnKey, owner: Owner, *, lease_s: float, history_limit: int, dead: Sequence[str] = ()
+        self,
+        key: TurnKey,
+        owner: Owner,
+        *,
+        lease_s: float,
+        history_limit: int,
+        dead: Sequence[str] = (),
+        ahead: int = 0,
     ) -> TurnClaim:
         """Takes the lease with the next epoch, counts an attempt, and returns what the owner needs, in one transaction.
 
         ``history_limit`` newest messages shown before the turn's question. ``dead``: the replica ids of owners known to
-        be dead, whose leases hold no more. Raises LeaseLost while another owner's lease is good, while the turn waits for
+        be dead, whose leases hold no more. ``ahead``: how many events beyond ``shown_seq`` the owner may show before its
+        first append. Raises LeaseLost while another owner's lease is good, while the turn waits for
         another (but for one whose cancel is requested: that it may be ended, it can be claimed at once) or when it has
         ended; NotFound.
         """
@@ -168,14 +177,41 @@ class TurnStore(Protocol):
         """
 
 
-class Store(ConversationStore, TurnStore, Protocol):
-    """Both, plus its own health and upkeep."""
+class RecordStore(Protocol):
+    """Configuration records, found by tenant, kind and id."""
+
+    async def get_record(self, tenant_id: str, kind: str, record_id: str) -> Record:
+        """Raises NotFound."""
+
+    async def save_record(
+        self, tenant_id: str, kind: str, record_id: str, body: bytes, *, if_match: str | None = None
+    ) -> Record:
+        """Writes the record in place of what there is. ``body`` is JSON.
+
+        ``if_match``: an etag, or an empty string where there must be none yet; raises Conflict where that does not hold.
+        """
+
+    async def delete_record(self, tenant_id: str, kind: str, record_id: str) -> None:
+        """Raises NotFound."""
+
+    async def list_records(
+        self, tenant_id: str, kind: str, *, cursor: str | None = None, limit: int = 50
+    ) -> Page[Record]:
+        """By id. Raises InvalidInput for a cursor this store did not make."""
+
+
+class Store(ConversationStore, TurnStore, RecordStore, Protocol):
+    """All of them, plus its own health and upkeep."""
 
     async def check(self) -> None:
         """Returns when the store can read and write. Raises ParleyError with a sentence that says what is wrong."""
 
     async def prune_events(self, *, older_than_s: float, limit: int = 1000) -> int:
-        """Removes logs of turns that ended longer ago; their turns and messages stay. Returns how many turns it pruned."""
+        """Removes logs of turns that ended longer ago; their turns and messages stay. Returns how many turns it pruned.
+
+        A store whose records expire by themselves has nothing to do, and returns 0: there a log is gone as soon as the
+        retention it was opened with has passed since its turn's end.
+        """
 
     async def close(self) -> None:
         """Finishes what is being written and lets go of files and connections."""

@@ -132,6 +132,14 @@ def stale_etag() -> Conflict:
     return Conflict("The conversation has changed since it was read; read it again.")
 
 
+def no_record() -> NotFound:
+    return NotFound("There is no such record.")
+
+
+def stale_record() -> Conflict:
+    return Conflict("The record has changed since it was read, or is there already; read it again.")
+
+
 def lease_held(key: TurnKey) -> LeaseLost:
     return LeaseLost(f"Turn {key.turn_id} is run by another owner.")
 

@@ -138,6 +138,7 @@ def share(
     step: StepRecord | None = None,
     session_prompt: SessionPrompt | None = None,
     finish: FinishTurn | None = None,
+    ahead: int = 0,
 ) -> AppendTurn:
     return AppendTurn(
         key=key,
@@ -148,6 +149,7 @@ def share(
         steps=() if step is None else (step,),
         session_prompt=session_prompt,
         finish=finish,
+        ahead=ahead,
     )
 
 

@@ -127,6 +127,7 @@ class KeptConversation:
             client_message_id=new.client_message_id,
             replaces=new.replaces,
             last_seq=1,
+            shown_seq=1,
             waits=waits,
         )
         held = HeldTurn(turn, question, self._last_position, now if waits else now + UNCLAIMED_S)

@@ -12,6 +12,7 @@ from serve_app.domain.conversation import Conversation, Message, Page, Reaction,
 from serve_app.domain.events import EventRecord
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import ConversationKey, TurnKey
+from serve_app.domain.records import Record
 from serve_app.domain.turns import (
     AcceptedTurn,
     AppendReply,
@@ -31,10 +32,12 @@ from serve_app.storage.pages import (
     PAGE_BYTES,
     ConversationCursor,
     MessageCursor,
+    RecordCursor,
     bounded_limit,
     conversation_cursor,
     encode_cursor,
     message_cursor,
+    record_cursor,
 )
 from serve_app.storage.port import MAX_PAGE
 from serve_app.storage.rules import (
@@ -44,8 +47,10 @@ from serve_app.storage.rules import (
     lease_held,
     log_gone,
     no_conversation,
+    no_record,
     no_turn,
     stale_etag,
+    stale_record,
     to_us,
     turn_ended,
     turn_waits,
@@ -61,6 +66,7 @@ class MemoryStore:
         self._conversations: dict[ConversationKey, KeptConversation] = {}
         self._orders = itertools.count(1)
         self._versions = itertools.count(1)
+        self._records: dict[tuple[str, str, str], Record] = {}
 
     # Conversations
 
@@ -179,7 +185,14 @@ class MemoryStore:
         return kept.accept(turn, self._clock(), on_busy=on_busy, max_waiting=max_waiting)
 
     async def claim_turn(
-        self, key: TurnKey, owner: Owner, *, lease_s: float, history_limit: int, dead: Sequence[str] = ()
+        self,
+        key: TurnKey,
+        owner: Owner,
+        *,
+        lease_s: float,
+        history_limit: int,
+        dead: Sequence[str] = (),
+        ahead: int = 0,
     ) -> TurnClaim:
         held = self._turn(key)
         now = self._clock()
@@ -192,13 +205,19 @@ class MemoryStore:
         if held_by not in (None, owner.replica_id, *dead):
             raise lease_held(key)
         held.turn = replace(
-            turn, state="running", epoch=turn.epoch + 1, attempts=turn.attempts + 1, owner=owner, waits=False
+            turn,
+            state="running",
+            epoch=turn.epoch + 1,
+            attempts=turn.attempts + 1,
+            owner=owner,
+            waits=False,
+            shown_seq=turn.shown_seq + ahead,
         )
         held.lease_until = now + lease_s
         kept = self._conversation(key.conversation)
         before = [message for message in kept.messages() if message.position < held.question]
         history = before[max(0, len(before) - min(history_limit, MAX_PAGE)) :]
-        return TurnClaim(turn=held.turn, conversation=kept.head, history=tuple(history))
+        return TurnClaim(turn=held.turn, conversation=kept.head, history=tuple(history), shown_seq=turn.shown_seq)
 
     async def append(self, batch: Sequence[AppendTurn]) -> list[AppendReply]:
         replies = []
@@ -254,7 +273,13 @@ class MemoryStore:
         # Nothing has been written so far, and nothing is refused from here on.
         if held.records is not None:
             held.records.extend(fresh)
-        held.turn = replace(turn, last_seq=turn.last_seq + len(fresh), attempts=max(turn.attempts, share.attempt))
+        last_seq = turn.last_seq + len(fresh)
+        held.turn = replace(
+            turn,
+            last_seq=last_seq,
+            shown_seq=max(turn.shown_seq, last_seq + share.ahead),
+            attempts=max(turn.attempts, share.attempt),
+        )
         held.lease_until = now + share.lease_s
         if share.session_prompt is not None and share.session_prompt != kept.head.session_prompt:
             kept.change(replace(kept.head, session_prompt=share.session_prompt))
@@ -264,6 +289,7 @@ class MemoryStore:
         held.turn = replace(
             held.turn,
             state=finish.state,
+            shown_seq=held.turn.last_seq,
             usage=finish.usage,
             timings_ms=dict(finish.timings_ms),
             finished_at=datetime_of(to_us(now)),
@@ -300,6 +326,42 @@ class MemoryStore:
         ]
         found.sort(key=lambda held: held.lease_until)
         return [held.turn.key for held in found[: min(limit, MAX_EVENTS)]]
+
+    # Records
+
+    async def get_record(self, tenant_id: str, kind: str, record_id: str) -> Record:
+        found = self._records.get((tenant_id, kind, record_id))
+        if found is None:
+            raise no_record()
+        return found
+
+    async def save_record(
+        self, tenant_id: str, kind: str, record_id: str, body: bytes, *, if_match: str | None = None
+    ) -> Record:
+        kept = self._records.get((tenant_id, kind, record_id))
+        if if_match is not None and if_match != ("" if kept is None else kept.etag):
+            raise stale_record()
+        etag = f"{next(self._versions):x}"
+        record = Record(tenant_id=tenant_id, kind=kind, record_id=record_id, body=body, etag=etag)
+        self._records[tenant_id, kind, record_id] = record
+        return record
+
+    async def delete_record(self, tenant_id: str, kind: str, record_id: str) -> None:
+        if self._records.pop((tenant_id, kind, record_id), None) is None:
+            raise no_record()
+
+    async def list_records(
+        self, tenant_id: str, kind: str, *, cursor: str | None = None, limit: int = 50
+    ) -> Page[Record]:
+        after = record_cursor(cursor)
+        limit = bounded_limit(limit)
+        found = [
+            record
+            for key, record in sorted(self._records.items())
+            if key[:2] == (tenant_id, kind) and (after is None or key[2] > after.record_id)
+        ]
+        more = encode_cursor(RecordCursor(record_id=found[limit - 1].record_id)) if len(found) > limit else None
+        return Page(items=tuple(found[:limit]), next_cursor=more)
 
     # Health and upkeep
 

@@ -25,7 +25,7 @@ _FIND = (
     "FROM turn t WHERE " + OF_CONVERSATION + " AND t.turn_id = ?"
 )
 _INSERT = f"INSERT INTO event ({EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants only
-_MOVE = "UPDATE turn SET last_seq = ?, lease_until = ?, attempts = max(attempts, ?) WHERE id = ?"
+_MOVE = "UPDATE turn SET last_seq = ?, lease_until = ?, attempts = max(attempts, ?), shown_seq = max(shown_seq, ?) WHERE id = ?"
 
 
 def append(connection: apsw.Connection, now: float, batch: Sequence[AppendTurn]) -> list[AppendReply]:
@@ -95,7 +95,7 @@ def _append(connection: apsw.Connection, now: float, share: AppendTurn) -> Appen
         )
     for step in share.steps:
         _checkpoint(connection, turn, step, repeated=not fresh)
-    connection.execute(_MOVE, (last_seq, now + share.lease_s, share.attempt, turn))
+    connection.execute(_MOVE, (last_seq, now + share.lease_s, share.attempt, last_seq + share.ahead, turn))
     if share.session_prompt is not None and conversations.put_session_prompt(
         connection, conversation, share.session_prompt
     ):
@@ -154,7 +154,7 @@ def _finish(
 ) -> str | None:
     """Returns the id of the turn that has waited for this one and is let through."""
     ended: Any = connection.execute(
-        "UPDATE turn SET state = ?, finished_us = ?, outcome = ? WHERE id = ? "
+        "UPDATE turn SET state = ?, finished_us = ?, outcome = ?, shown_seq = last_seq WHERE id = ? "
         "RETURNING coalesce(answer_position, message_position + 1)",
         (finish.state, to_us(now), ENCODER.encode(Outcome(finish.usage, finish.timings_ms)), turn),
     ).fetchall()

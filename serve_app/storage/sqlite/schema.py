@@ -137,7 +137,21 @@ DROP INDEX turn_open;
 CREATE INDEX turn_open ON turn (conversation, id) WHERE finished_us IS NULL;
 """
 
-MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2)
+_VERSION_3 = """
+-- The highest seq that may have been shown, where that is beyond the last one stored.
+ALTER TABLE turn ADD COLUMN shown_seq INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE record (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  record_id TEXT NOT NULL,
+  body BLOB NOT NULL,
+  UNIQUE (tenant_id, kind, record_id)
+) STRICT;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
 """``MIGRATIONS[n]`` takes a file from version n to n + 1. Never edited once released; only added to."""
 
 

@@ -13,6 +13,7 @@ import apsw
 from serve_app.domain.conversation import Conversation, Message, Page, Reaction, SessionPrompt
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import ConversationKey, TurnKey
+from serve_app.domain.records import Record
 from serve_app.domain.turns import (
     AcceptedTurn,
     AppendReply,
@@ -25,10 +26,10 @@ from serve_app.domain.turns import (
     TurnClaim,
 )
 from serve_app.settings import StoreSettings
-from serve_app.storage.pages import MAX_EVENTS, bounded_limit, conversation_cursor, message_cursor
+from serve_app.storage.pages import MAX_EVENTS, bounded_limit, conversation_cursor, message_cursor, record_cursor
 from serve_app.storage.port import MAX_PAGE
 from serve_app.storage.rules import to_us
-from serve_app.storage.sqlite import acceptance, appends, conversations, removals, turns
+from serve_app.storage.sqlite import acceptance, appends, conversations, records, removals, turns
 from serve_app.storage.sqlite.connection import open_writer
 from serve_app.storage.sqlite.folder import DATABASE, FolderLock, unusable
 from serve_app.storage.sqlite.reader import Readers
@@ -174,10 +175,17 @@ class SqliteStore:
         return await self._writer.run(acceptance.accept, turn, on_busy=on_busy, max_waiting=max_waiting)
 
     async def claim_turn(
-        self, key: TurnKey, owner: Owner, *, lease_s: float, history_limit: int, dead: Sequence[str] = ()
+        self,
+        key: TurnKey,
+        owner: Owner,
+        *,
+        lease_s: float,
+        history_limit: int,
+        dead: Sequence[str] = (),
+        ahead: int = 0,
     ) -> TurnClaim:
         return await self._writer.run(
-            turns.claim, key, owner, lease_s=lease_s, history_limit=min(history_limit, MAX_PAGE), dead=dead
+            turns.claim, key, owner, lease_s=lease_s, history_limit=min(history_limit, MAX_PAGE), dead=dead, ahead=ahead
         )
 
     async def append(self, batch: Sequence[AppendTurn]) -> list[AppendReply]:
@@ -198,6 +206,26 @@ class SqliteStore:
 
     async def find_abandoned_turns(self, *, limit: int = 100) -> list[TurnKey]:
         return await self._readers.run(turns.find_abandoned, now=self._clock(), limit=min(limit, MAX_EVENTS))
+
+    # Records
+
+    async def get_record(self, tenant_id: str, kind: str, record_id: str) -> Record:
+        return await self._readers.run(records.get, tenant_id, kind, record_id)
+
+    async def save_record(
+        self, tenant_id: str, kind: str, record_id: str, body: bytes, *, if_match: str | None = None
+    ) -> Record:
+        return await self._writer.run(records.save, tenant_id, kind, record_id, body, if_match=if_match)
+
+    async def delete_record(self, tenant_id: str, kind: str, record_id: str) -> None:
+        await self._writer.run(records.delete, tenant_id, kind, record_id)
+
+    async def list_records(
+        self, tenant_id: str, kind: str, *, cursor: str | None = None, limit: int = 50
+    ) -> Page[Record]:
+        return await self._readers.run(
+            records.page, tenant_id, kind, after=record_cursor(cursor), limit=bounded_limit(limit)
+        )
 
     # Health and upkeep
 

@@ -61,6 +61,7 @@ class TurnRow(NamedTuple):
     state: TurnState
     epoch: int
     last_seq: int
+    shown_seq: int
     attempts: int
     owner_id: str | None
     owner_endpoint: str | None
@@ -75,9 +76,9 @@ class TurnRow(NamedTuple):
 
 
 _SELECT = (
-    "SELECT t.id, t.conversation, t.message_position, t.state, t.epoch, t.last_seq, t.attempts, t.owner_id, "
-    "t.owner_endpoint, t.lease_until, t.cancel_requested, t.finished_us, t.pruned, t.waits, t.deadline, t.outcome, "
-    "i.body FROM turn t JOIN turn_input i ON i.turn = t.id WHERE "
+    "SELECT t.id, t.conversation, t.message_position, t.state, t.epoch, t.last_seq, max(t.shown_seq, t.last_seq), "
+    "t.attempts, t.owner_id, t.owner_endpoint, t.lease_until, t.cancel_requested, t.finished_us, t.pruned, t.waits, "
+    "t.deadline, t.outcome, i.body FROM turn t JOIN turn_input i ON i.turn = t.id WHERE "
 )
 _OF_KEY = _SELECT + OF_CONVERSATION + " AND "
 
@@ -91,6 +92,7 @@ def claim(
     lease_s: float,
     history_limit: int,
     dead: Sequence[str],
+    ahead: int,
 ) -> TurnClaim:
     row = _require(connection, key)
     if row.finished_us is not None:
@@ -101,13 +103,14 @@ def claim(
         raise lease_held(key)
     connection.execute(
         "UPDATE turn SET state = 'running', epoch = epoch + 1, attempts = attempts + 1, owner_id = ?, owner_endpoint = ?, "
-        "lease_until = ?, waits = 0 WHERE id = ?",
-        (owner.replica_id, owner.endpoint, now + lease_s, row.id),
+        "lease_until = ?, waits = 0, shown_seq = ? WHERE id = ?",
+        (owner.replica_id, owner.endpoint, now + lease_s, row.shown_seq + ahead, row.id),
     )
     return TurnClaim(
         turn=get(connection, key),
         conversation=conversations.get(connection, key.conversation),
         history=conversations.history(connection, row.conversation, before=row.message_position, limit=history_limit),
+        shown_seq=row.shown_seq,
     )
 
 
@@ -254,6 +257,7 @@ def turn_of(connection: apsw.Connection, row: TurnRow) -> Turn:
         waits=bool(row.waits),
         epoch=row.epoch,
         last_seq=row.last_seq,
+        shown_seq=row.shown_seq,
         attempts=row.attempts,
         owner=owner,
         cancel_requested=bool(row.cancel_requested),

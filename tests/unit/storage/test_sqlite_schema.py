@@ -189,7 +189,7 @@ def whole_turn(connection: apsw.Connection) -> TurnKey:
         max_waiting=8,
     )
     turns.request_cancel(connection, 1.0, key)
-    turns.claim(connection, 1.0, key, FIRST, lease_s=5.0, history_limit=5, dead=())
+    turns.claim(connection, 1.0, key, FIRST, lease_s=5.0, history_limit=5, dead=(), ahead=0)
     appends.append(connection, 1.0, [share(key, delta(key, 2), step=step(), session_prompt=PROMPT)])
     others = [TurnKey.new(C1) for _ in range(2)]
     for other, on_busy in zip(others, BEHIND, strict=True):
@@ -198,7 +198,7 @@ def whole_turn(connection: apsw.Connection) -> TurnKey:
     for _ in range(2):
         appends.append(connection, 1.0, [last])
     for other in others:
-        turns.claim(connection, 1.0, other, FIRST, lease_s=5.0, history_limit=5, dead=())
+        turns.claim(connection, 1.0, other, FIRST, lease_s=5.0, history_limit=5, dead=(), ahead=0)
         appends.append(connection, 1.0, [share(other, response(other, 2), finish=finish(other))])
     accept(connection, 1.0, new_turn(C1, replaces=key.assistant_message_id), on_busy="reject", max_waiting=8)
     conversations.update(
