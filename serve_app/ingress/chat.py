@@ -179,7 +179,7 @@ class ChatService:
         except Gone as error:
             where = message_path(key.conversation.conversation_id, key.assistant_message_id)
             raise Gone(f"{error.message} The answer is at {where}.", None, None, [{"message_url": where}]) from None
-        if not page.records and after_seq > page.turn.last_seq:
+        if not page.records and after_seq > max(page.turn.last_seq, page.turn.shown_seq):
             raise InvalidInput("after_seq: the turn has no event of that number.")
         return self._tail(
             page.turn,

@@ -230,9 +230,9 @@ class TurnTail:
                     page = await self._read()
                     healed = self._in_order(page.records)
                     if not healed:
-                        # Shown before it was written: the log will have it soon.
+                        # Shown before it was written: its owner has it still, or the log will have it soon.
                         yield out
-                        await self._unfollow(deaf=True)
+                        await self._unfollow(deaf=self._cursor == self._followed_from)
                         return
                     out.extend(healed)
                 if item.seq == self._cursor + 1 and not self._ended:

@@ -1,7 +1,17 @@
 """The log of one running turn, as its owner writes it.
 
-Events get their ``seq`` here. Text gathers until the writer takes it and becomes one delta, so a delta costs the same
-however many tokens the provider sent meanwhile. What has been taken is shown to followers only once the store has it.
+Events get their ``seq`` here. Text gathers until the writer takes or shows it and becomes one delta, so a delta costs the
+same however many tokens the provider sent meanwhile.
+
+``durability`` says when what is written here is shown, and when it is stored::
+
+    sync    stored at once; shown when the store has it
+    async   shown at once; stored every ``commit_s``
+    exit    shown at once; stored when its step has ended
+
+In all three the end of a turn is shown when it is stored, and whatever ``durable`` waits for is stored at once. What is
+shown first goes no further ahead of the store than the store has been told (``AppendTurn.ahead``): the next owner of a turn
+whose owner died must know which numbers clients may have seen.
 """
 
 from __future__ import annotations
@@ -14,15 +24,22 @@ from serve_app.domain.conversation import SessionPrompt
 from serve_app.domain.events import EventRecord, TerminalEvent, TextDelta, TurnEvent
 from serve_app.domain.turns import AppendReply, AppendTurn, FinishTurn, StepRecord, Turn
 from serve_app.errors import LeaseLost
+from serve_app.settings import TurnSettings
 
 Wake = Callable[[bool], None]
-"""Tells the writer that there is something to append; True asks not to wait for the tick."""
+"""Tells the writer that there is something to append, or to show; True asks not to wait for the tick."""
+
+AHEAD = {"sync": 0, "async": 256, "exit": 2048}
+"""How many events may be shown beyond what is stored."""
 
 
 class TurnLog:
     """Not thread-safe: everything happens on the stage's event loop."""
 
-    def __init__(self, turn: Turn, lease_s: float, wake: Wake) -> None:
+    def __init__(
+        self, turn: Turn, settings: TurnSettings, wake: Wake, commit: Callable[[], None] | None = None
+    ) -> None:
+        """``commit`` asks for an append now; where ``wake`` does that itself it is not needed."""
         self.key = turn.key
         self.epoch = turn.epoch
         self.step = len(turn.steps)
@@ -32,9 +49,14 @@ class TurnLog:
         self.closed = False
         self.last_append = 0.0
         """When the lease was last renewed, on the loop's clock. Kept by the writer."""
-        self._lease_s = lease_s
+        self._settings = settings
         self._wake = wake
+        self._commit = commit or (lambda: wake(True))
+        self._ahead = AHEAD[settings.durability]
         self._next_seq = turn.last_seq + 1
+        self._shown_seq = turn.last_seq
+        self._may_show = max(turn.last_seq, turn.shown_seq)
+        self._looked_at = 0
         self._text: list[str] = []
         self._records: list[EventRecord] = []
         self._step_records: dict[int, StepRecord] = {}
@@ -114,25 +136,75 @@ class TurnLog:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # What is dirty goes with the next take; else it is what is in flight now that is waited for.
         self._waiters.append((self._takes + 1 if self.dirty else self._takes, waiter))
-        self._wake(True)
+        self._commit()
         await waiter
 
     # -- the writer's side -------------------------------------------------------------------------------------------
 
+    def show(self) -> Sequence[EventRecord]:
+        """What may be shown now though it is not stored yet, each record once."""
+        if not self._ahead:
+            return ()
+        self.close_text()
+        shown: list[EventRecord] = []
+        for record in self._records[self._looked_at :]:
+            if record.terminal or record.seq > self._may_show:
+                break
+            shown.append(record)
+        if shown:
+            self._looked_at += len(shown)
+            self._shown_seq = shown[-1].seq
+        if self._near_limit:
+            self._commit()
+        return shown
+
+    def unshown(self, append: AppendTurn) -> Sequence[EventRecord]:
+        """Of what has just been stored, that which nobody has been shown yet."""
+        left = [record for record in append.records if record.seq > self._shown_seq]
+        if left:
+            self._shown_seq = left[-1].seq
+        return left
+
+    def due(self, now: float) -> bool:
+        """Whether the next append should take this turn along."""
+        silent_s = now - self.last_append
+        if self._in_flight:
+            return False
+        if silent_s >= self._settings.renew_s or self._must_commit:
+            return True
+        if self._settings.durability == "exit":
+            return bool(self._step_records)
+        return self.dirty and (not self._ahead or silent_s >= self._settings.commit_s)
+
+    @property
+    def _near_limit(self) -> bool:
+        """Whether what is shown will soon have to wait for the store."""
+        return bool(self._records) and self._next_seq > self._may_show - self._ahead // 2
+
+    @property
+    def _must_commit(self) -> bool:
+        awaited = any(take > self._takes for take, _ in self._waiters)
+        return awaited or self._finish is not None or (self._ahead > 0 and self._near_limit)
+
     def take(self) -> AppendTurn:
         """What is to be appended now; empty of records it renews the lease."""
+        if self._settings.durability == "exit" and not (self._must_commit or self._step_records):
+            self._in_flight = True
+            return AppendTurn(key=self.key, epoch=self.epoch, lease_s=self._settings.lease_s, ahead=self._ahead)
         self.close_text()
         append = AppendTurn(
             key=self.key,
             epoch=self.epoch,
-            lease_s=self._lease_s,
+            lease_s=self._settings.lease_s,
             attempt=self.attempt if self._uncounted else 0,
             records=tuple(self._records),
             steps=tuple(self._step_records.values()),
             session_prompt=self._session_prompt,
             finish=self._finish,
+            ahead=self._ahead,
         )
         self._records.clear()
+        self._looked_at = 0
         self._step_records.clear()
         self._session_prompt = self._finish = None
         self._uncounted = False
@@ -150,6 +222,7 @@ class TurnLog:
             self.cancelled.set()
         if append.finish is not None:
             self.closed = True
+        self._may_show = max(self._may_show, reply.last_seq + append.ahead)
         waiting = []
         for take, waiter in self._waiters:
             if take > self._takes:

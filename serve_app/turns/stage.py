@@ -21,6 +21,7 @@ from serve_app.settings import Settings
 from serve_app.storage.port import Store
 from serve_app.telemetry import Metrics, logger
 from serve_app.tools.port import ToolExecutor
+from serve_app.turns.log import AHEAD
 from serve_app.turns.offer import Offer
 from serve_app.turns.runner import TurnRunner
 from serve_app.turns.tails import Follower, Tails
@@ -141,6 +142,7 @@ class TurnsStage:
                 lease_s=self._settings.turn.lease_s,
                 history_limit=self._settings.conversation.history_messages,
                 dead=dead,
+                ahead=AHEAD[self._settings.turn.durability],
             )
         except (LeaseLost, NotFound):
             return None

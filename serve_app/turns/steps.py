@@ -76,6 +76,8 @@ class TurnRun:
 
     async def end_at_once(self, partial: str) -> Outcome:
         """Ends a turn that has only to be ended, with the text there is."""
+        if self._void_what_is_lost() and partial:
+            self._log.text([partial])  # of what the next event says is the answer, clients must have been shown all
         self._answer.partial = partial
         if self._turn.cancel_requested:
             return await self.cancelled()
@@ -131,12 +133,28 @@ class TurnRun:
 
     def void_broken_step(self) -> None:
         """A step whose owner died in its model call has shown text that no checkpoint has: it is void, whatever comes now."""
+        if self._void_what_is_lost():
+            return
         steps = self._answer.steps
         stored = steps[-1].last_seq if steps else 1
         between_steps = not steps or (steps[-1].finish_reason == "tool_calls" and not unfinished_calls(steps[-1]))
         if between_steps and self._turn.last_seq > stored:
             self._log.begin_step(len(steps), self._turn.attempts)
             self._log.emit(StepReset, step=len(steps))
+
+    def _void_what_is_lost(self) -> bool:
+        """Whether an owner before this one may have shown events that it had not stored.
+
+        Their numbers are given to resets, and one more: whoever has seen the last of them must see that it is void, too.
+        """
+        lost = self._claim.shown_seq - self._turn.last_seq
+        if lost <= 0:
+            return False
+        step = len(self._answer.steps)
+        self._log.begin_step(step, self._turn.attempts)
+        for _ in range(lost + 1):
+            self._log.emit(StepReset, step=step)
+        return True
 
     async def _finish_calls(self) -> None:
         """Calls that had started when their owner died: run again if declared idempotent, else their outcome is unknown."""

@@ -1,15 +1,18 @@
-"""One append in flight for all turns of a replica.
+"""Stores and shows what all turns of a replica write.
 
-While the store commits one batch, whatever all turns produce gathers into the next, so the cost of durability per turn
-falls as load rises. Commit before show: followers get records only after the store has them. The reply carries control
-back (cancelled, lease lost), and a turn that is silent renews its lease and hears it then.
+Under ``sync`` one append is in flight for all of them: while the store commits one batch, whatever they produce gathers into
+the next, so the cost of durability per turn falls as load rises, and followers get records only after the store has them.
+Otherwise text is shown every tick, and appends follow as each turn is due, several at once: where writes cost money, one may
+have to wait long, and the others do not wait for it. The reply carries control back (cancelled, lease lost), and a turn that
+is silent renews its lease and hears it then.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from serve_app.domain.events import EventRecord
 from serve_app.domain.ids import TurnKey
@@ -28,6 +31,42 @@ StartTurn = Callable[[TurnKey], None]
 log = logger("turns.writer")
 
 
+APPENDS_AT_ONCE = 16
+"""Appends in flight where they need not take their turn."""
+
+
+class _Round:
+    """What wakes a loop that works in ticks: something to do, and something that cannot wait for the tick."""
+
+    def __init__(self, tick_s: float) -> None:
+        self._tick_s = tick_s
+        self._wake = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._due = 0.0
+
+    def signal(self, urgent: bool) -> None:
+        self._wake.set()
+        if urgent:
+            self._urgent.set()
+
+    async def next(self, at_most_s: float | None) -> float:
+        """Waits for the next round, no longer than ``at_most_s``; returns when it began, on the loop's clock.
+
+        One round per tick in the long run. Half a tick early is allowed, because text comes with the model stage's tick, and
+        would else wait for ours as well whenever the two drift.
+        """
+        loop = asyncio.get_running_loop()
+        await _wait(self._wake, at_most_s)
+        remaining = self._due - self._tick_s / 2 - loop.time()
+        if remaining > 0 and not self._urgent.is_set():
+            await _wait(self._urgent, remaining)
+        self._wake.clear()
+        self._urgent.clear()
+        started = loop.time()
+        self._due = max(self._due, started) + self._tick_s
+        return started
+
+
 class LogWriter:
     """Appends for every open :class:`TurnLog`. ``start`` it on the loop it lives on, ``stop`` it there."""
 
@@ -40,26 +79,30 @@ class LogWriter:
         self._publish = publish
         self._start_turn = start_turn
         self._logs: dict[str, TurnLog] = {}
-        self._wake = asyncio.Event()
-        self._urgent = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._tick_s = settings.flush_ms / 1000
+        self._appends = _Round(self._tick_s)
+        self._shows = _Round(self._tick_s) if settings.durability != "sync" else None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(APPENDS_AT_ONCE)
 
     def start(self) -> None:
-        # A fresh context: a task made inside a request would be cancelled with that request.
-        self._task = asyncio.create_task(self._run(), name="turn-log-writer", context=contextvars.Context())
+        self._spawn(self._append_rounds(), "turn-log-writer")
+        if self._shows is not None:
+            self._spawn(self._show_rounds(self._shows), "turn-log-shower")
 
     async def stop(self) -> None:
         """Stops appending; turns still open lose their lease by time."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for turn_log in list(self._logs.values()):
             turn_log.lose()
         self._logs.clear()
 
     def open(self, turn: Turn) -> TurnLog:
         """A log for a turn this replica has just claimed."""
-        turn_log = TurnLog(turn, self._settings.lease_s, self._signal)
+        turn_log = TurnLog(turn, self._settings, (self._shows or self._appends).signal, self._commit)
         turn_log.last_append = asyncio.get_running_loop().time()
         self._logs[turn.key.turn_id] = turn_log
         return turn_log
@@ -72,38 +115,57 @@ class LogWriter:
         if self._logs.get(turn_log.key.turn_id) is turn_log:
             del self._logs[turn_log.key.turn_id]
 
-    def _signal(self, urgent: bool) -> None:
-        self._wake.set()
-        if urgent:
-            self._urgent.set()
+    def _commit(self) -> None:
+        self._appends.signal(True)
 
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        tick_s = self._settings.flush_ms / 1000
-        due = 0.0
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        # A fresh context: a task made inside a request would be cancelled with that request.
+        task = asyncio.create_task(work, name=name, context=contextvars.Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _show_rounds(self, shows: _Round) -> None:
         while True:
-            await _wait(self._wake, self._settings.renew_s / 3)
-            # One append per tick in the long run. Half a tick early is allowed, because text comes with the model stage's
-            # tick, and would else wait for ours as well whenever the two drift.
-            remaining = due - tick_s / 2 - loop.time()
-            if remaining > 0 and not self._urgent.is_set():
-                await _wait(self._urgent, remaining)
-            self._wake.clear()
-            self._urgent.clear()
-            started = loop.time()
-            due = max(due, started) + tick_s
+            await shows.next(None)
+            for turn_log in list(self._logs.values()):
+                try:
+                    if not turn_log.closed and (records := turn_log.show()):
+                        self._publish(turn_log.key.turn_id, records)
+                except Exception:
+                    log.exception(
+                        "show_failed", turn=turn_log.key.turn_id
+                    )  # it is stored, and followers go on from there
+
+    async def _append_rounds(self) -> None:
+        at_most_s = min(self._settings.renew_s, self._settings.commit_s) / 3
+        while True:
+            started = await self._appends.next(at_most_s)
             try:
-                if taken := self._take(started):
+                taken = self._take(started)
+                if taken and self._shows is None:
                     await self._append(taken)
+                elif taken:
+                    await self._room.acquire()
+                    self._spawn(self._append_beside(taken), "turn-log-append")
             except Exception:
                 # Every turn of the replica depends on this task: whatever happened, the next round goes on.
                 log.exception("append_round_failed")
-                await asyncio.sleep(tick_s)
+                await asyncio.sleep(self._tick_s)
+
+    async def _append_beside(self, taken: list[tuple[TurnLog, AppendTurn]]) -> None:
+        try:
+            await self._append(taken)
+        except Exception:
+            log.exception("append_failed", turns=len(taken))
+            for turn_log, _ in taken:
+                turn_log.lose()
+        finally:
+            self._room.release()
 
     def _take(self, now: float) -> list[tuple[TurnLog, AppendTurn]]:
         taken = []
         for turn_log in list(self._logs.values()):
-            if turn_log.closed or not (turn_log.dirty or now - turn_log.last_append >= self._settings.renew_s):
+            if turn_log.closed or not turn_log.due(now):
                 continue
             try:
                 taken.append((turn_log, turn_log.take()))
@@ -123,13 +185,15 @@ class LogWriter:
         for (turn_log, append), reply in zip(taken, replies, strict=True):
             turn_log.last_append = began
             try:
-                if reply.status == "ok" and append.records:
-                    self._publish(turn_log.key.turn_id, append.records)
+                if reply.status == "ok" and (unshown := turn_log.unshown(append)):
+                    self._publish(turn_log.key.turn_id, unshown)
             except Exception:
                 log.exception("publish_failed", turn=turn_log.key.turn_id)  # followers go on from the log
             turn_log.settle(append, reply)
             if reply.next_turn is not None:
                 self._start_turn(reply.next_turn)
+            if turn_log.due(now):
+                self._commit()
 
     async def _append_patiently(self, batch: list[AppendTurn]) -> list[AppendReply]:
         """A store that is away is a pause: the same records are sent again, which the store takes as written."""
@@ -156,7 +220,7 @@ class LogWriter:
         return [AppendReply(turn_id=append.key.turn_id, status="lost") for append in batch]
 
 
-async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+async def _wait(event: asyncio.Event, timeout_s: float | None) -> None:
     try:
         async with asyncio.timeout(timeout_s):
             await event.wait()

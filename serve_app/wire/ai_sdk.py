@@ -230,8 +230,8 @@ class UiMessageStream:
 
     def _reset(self, step: int) -> None:
         self._start(None)
-        if self._step is None:
-            return
+        if self._step is None or self._step < step or not (self._shown_in_step or self._open_calls):
+            return  # nothing of that step has been shown
         self._end_text()
         for call_id in self._open_calls:
             self._chunk({"type": "tool-output-error", "toolCallId": call_id, "errorText": _UNFINISHED_CALL})

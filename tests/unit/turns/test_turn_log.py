@@ -18,6 +18,7 @@ from serve_app.domain.ids import ConversationKey, TurnKey
 from serve_app.domain.turns import AppendReply, AppendTurn, FinishTurn, Query, Turn
 from serve_app.domain.usage import Usage
 from serve_app.errors import LeaseLost
+from serve_app.settings import TurnSettings
 from serve_app.turns.answer import step_record
 from serve_app.turns.log import TurnLog
 from tests.unit.turns.bench import PRINCIPAL
@@ -54,7 +55,7 @@ class Written:
 
     def __init__(self, last_seq: int = 1) -> None:
         self.wakes: list[bool] = []
-        self.log = TurnLog(turn(last_seq), 5.0, self.wakes.append)
+        self.log = TurnLog(turn(last_seq), TurnSettings(), self.wakes.append)
         self.in_flight: AppendTurn | None = None
         self.stored: list[EventRecord] = []
         self.steps: list[int] = []
