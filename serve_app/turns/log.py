@@ -29,7 +29,9 @@ from serve_app.settings import TurnSettings
 Wake = Callable[[bool], None]
 """Tells the writer that there is something to append, or to show; True asks not to wait for the tick."""
 
-AHEAD = {"sync": 0, "async": 256, "exit": 2048}
+_TOOL_STARTED = b'{"type":"tool.started"'
+"""Shown when it is stored, as it is before the tool is called: once a step's tools have begun, its text is never void."""
+AHEAD = {"sync": 0, "async": 128, "exit": 512}
 """How many events may be shown beyond what is stored."""
 
 
@@ -148,7 +150,7 @@ class TurnLog:
         self.close_text()
         shown: list[EventRecord] = []
         for record in self._records[self._looked_at :]:
-            if record.terminal or record.seq > self._may_show:
+            if record.terminal or record.seq > self._may_show or record.body.startswith(_TOOL_STARTED):
                 break
             shown.append(record)
         if shown:

@@ -52,6 +52,10 @@ class View:
     def text(self) -> str:
         return "".join(self.texts)
 
+    def knows(self, record: EventRecord) -> bool:
+        """Whether it has shown the event, or one in whose place a reset has come since: another will void it."""
+        return self.records[record.seq - 1] == record or record.body.startswith(b'{"type":"step.reset"')
+
     def show(self, record: EventRecord) -> None:
         """Takes the next event; it has to be the next, and of this turn."""
         expect, where = self._verdict.expect, f"{self.turn_id}: event {record.seq} after {self.cursor}"
@@ -186,7 +190,7 @@ class Client:
                 if view.left or view.visit != visit:
                     return
                 for item in batch:
-                    if isinstance(item, EventRecord) and not (item.seq <= begun and view.records[item.seq - 1] == item):
+                    if isinstance(item, EventRecord) and not (item.seq <= begun and view.knows(item)):
                         view.show(item)
         finally:
             await tail.aclose()

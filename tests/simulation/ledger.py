@@ -16,8 +16,13 @@ from serve_app.domain.turns import AcceptedTurn, AppendReply, AppendTurn, NewTur
 from serve_app.errors import NotFound
 from serve_app.storage.memory import MemoryStore
 from tests.simulation.clock import VirtualTime
+from tests.simulation.schedule import Durability
 
 T = TypeVar("T")
+
+SHOWN_WHEN_STORED = tuple(
+    f'{{"type":"{event}"'.encode() for event in ("tool.started", "chat_response", "turn.failed", "turn.cancelled")
+)
 
 
 class Violation(AssertionError):
@@ -74,7 +79,8 @@ def at_once(coro: Coroutine[Any, Any, T]) -> T:
 class Ledger:
     """The real store, and a book of what happened to it."""
 
-    def __init__(self, verdict: Verdict) -> None:
+    def __init__(self, verdict: Verdict, durability: Durability = "sync") -> None:
+        self._durability = durability
         self.store = MemoryStore(clock=VirtualTime.time)
         self.verdict = verdict
         self.turns: dict[str, TurnAccount] = {}
@@ -83,14 +89,24 @@ class Ledger:
         return at_once(self.store.get_turn(key))
 
     def records(self, key: TurnKey) -> tuple[EventRecord, ...]:
-        return at_once(self.store.read_events(key, limit=2_000)).records
+        records: tuple[EventRecord, ...] = ()
+        while page := at_once(self.store.read_events(key, after_seq=len(records), limit=2_000)).records:
+            records += page
+        return records
 
     def conversation_turns(self, key: ConversationKey) -> list[TurnAccount]:
         """In the order in which they were accepted."""
         return [account for account in self.turns.values() if account.key.conversation == key]
 
-    def holds(self, turn_id: str, record: EventRecord) -> bool:
-        """Whether this very record is in the log."""
+    def may_be_shown(self, turn_id: str, record: EventRecord) -> bool:
+        """Whether this very record is in the log, or is text that the store has been told may be shown before it is."""
+        return self._holds(turn_id, record) or (
+            self._durability != "sync"
+            and not record.body.startswith(SHOWN_WHEN_STORED)
+            and record.seq <= self.turn(self.turns[turn_id].key).shown_seq
+        )
+
+    def _holds(self, turn_id: str, record: EventRecord) -> bool:
         account = self.turns.get(turn_id)
         if account is None:
             return False

@@ -60,6 +60,9 @@ READ_TOOL = "box.read"
 WRITE_TOOL = "box.write"
 
 
+Durability = Literal["sync", "async", "exit"]
+
+
 @dataclass(frozen=True)
 class Fault:
     """``nth`` passes of ``place`` go well before it. ``piece``: of a generation, how many pieces come before."""
@@ -106,6 +109,7 @@ class Schedule:
     titles: bool = False
     tail_items: int = 5_000
     piece_s: float = 0.02
+    durability: Durability = "sync"
 
 
 _CALLS = (READ_TOOL, WRITE_TOOL)
@@ -180,4 +184,5 @@ def schedules() -> st.SearchStrategy[Schedule]:
         titles=st.booleans(),
         tail_items=st.sampled_from((5_000, 3)),
         piece_s=st.sampled_from((0.004, 0.02, 0.3, 1.0)),
+        durability=st.sampled_from(("sync", "sync", "async", "exit")),
     )

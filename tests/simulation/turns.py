@@ -71,8 +71,8 @@ class SimFollower:
     def push(self, items: Sequence[TailItem]) -> bool:
         for item in items:
             if isinstance(item, EventRecord):
-                stored = self._ledger.holds(self._turn_id, item)
-                self._ledger.verdict.expect(stored, "commit before show", f"{self._turn_id}: event {item.seq}")
+                allowed = self._ledger.may_be_shown(self._turn_id, item)
+                self._ledger.verdict.expect(allowed, "commit before show", f"{self._turn_id}: event {item.seq}")
         fault = self._faults.at("deliver")
         kind, duration_s = (fault.kind, fault.duration_s) if fault else ("none", 0.0)
         if kind == "drop":

@@ -73,11 +73,11 @@ class World:
         self.schedule = schedule
         self.loop = loop
         self.verdict = Verdict()
-        self.ledger = Ledger(self.verdict)
+        self.ledger = Ledger(self.verdict, schedule.durability)
         self.faults = Faults(loop, schedule.faults, random_latencies=schedule.seed != 0)
         self.outside = Outside(self.ledger, self.faults, schedule.piece_s)
         self.settings = Settings(
-            turn=TURN,
+            turn=TURN.model_copy(update={"durability": schedule.durability}),
             conversation=ConversationSettings(titles=schedule.titles, on_busy=schedule.on_busy, max_waiting=2),
             limits=LimitSettings(tail_items=schedule.tail_items),
         )
