@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -71,6 +72,15 @@ def splices_generations(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TurnRun, "void_broken_step", lambda _run: None)
 
 
+def gives_numbers_again(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(TurnRun, "_void_what_is_lost", lambda _run: False)
+
+
+def shows_ahead_of_what_it_told(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("serve_app.turns.stage.AHEAD", {"async": 0})
+    patch.setattr(TurnLog, "_may_show", property(lambda _log: 1_000, lambda _log, _seq: None), raising=False)
+
+
 def runs_every_tool_again(patch: pytest.MonkeyPatch) -> None:
     everything = property(lambda _run: frozenset({WRITE_TOOL}), lambda _run, _value: None)
     patch.setattr(TurnRun, "_idempotent", everything, raising=False)
@@ -116,6 +126,10 @@ def talk(*faults: Fault, steps: tuple[Step, ...] = (Step(4),), piece_s: float = 
     return Schedule((Action("send", 0.0, steps=steps),), faults, clients=1, replicas=2, piece_s=piece_s)
 
 
+def shown_first(*faults: Fault) -> Schedule:
+    return dataclasses.replace(talk(*faults), durability="async")
+
+
 TWO_TALKS = (Action("send", 0.0, steps=(Step(4),)), Action("send", 0.0, 1, 1, steps=(Step(4),)))
 CASES: list[tuple[Break, Schedule, str]] = [
     (shows_before_commit, talk(), "commit before show"),
@@ -132,6 +146,8 @@ CASES: list[tuple[Break, Schedule, str]] = [
         "who waits does not run",
     ),
     (splices_generations, talk(Fault("generate", 0, "die", piece=2)), "what was shown is the answer"),
+    (gives_numbers_again, shown_first(Fault("generate", 0, "die", piece=2)), "what was shown is the answer"),
+    (shows_ahead_of_what_it_told, shown_first(), "commit before show"),
     (
         runs_every_tool_again,
         talk(Fault("tool", 0, "die_after"), steps=(Step(1, (WRITE_TOOL,)), Step(1))),
