@@ -389,7 +389,7 @@ class Settings(BaseSettings):
         """Where log files go, or None for standard error."""
         if self.log.dir is not None:
             return self.path(self.log.dir)
-        one_machine = self.mode == "development" and self.store == "local" and self.replica_host != "::"
+        one_machine = self.mode == "development" and self.store != "memory" and self.replica_host != "::"
         return self.path(self.data_dir) / "logs" if one_machine else None
 
     def path(self, path: Path) -> Path:

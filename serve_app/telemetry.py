@@ -50,6 +50,8 @@ METRICS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "parley_append_ms": ("histogram", "Duration of an append to the turn log.", ()),
     "parley_append_turns": ("histogram", "Turns that shared one append.", ()),
     "parley_store_queue": ("gauge", "Writes waiting for the store's writer.", ()),
+    "parley_store_request_units_total": ("counter", "Request units that Cosmos DB charged, by operation.", ("operation",)),
+    "parley_store_call_ms": ("histogram", "Duration of calls to Cosmos DB, by operation.", ("operation",)),
     "parley_connections": ("gauge", "Open WebSocket connections of this replica.", ()),
     "parley_http_requests_total": ("counter", "HTTP requests, by route and status.", ("route", "status")),
     "parley_tool_servers_up": ("gauge", "1 while a tool server is connected.", ("server",)),
@@ -123,7 +125,7 @@ def configure_logging(settings: LogSettings, folder: Path | None = None, name: s
         cache_logger_on_first_use=False,  # loggers made at import must follow when a process is configured
     )
     # Vendors' request logs repeat URLs with every call; ours say what matters.
-    for noisy in ("httpx2", "httpcore2", "openai", "mcp", "uvicorn.access", "asyncio"):
+    for noisy in ("httpx2", "httpcore2", "openai", "mcp", "uvicorn.access", "asyncio", "azure"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -72,6 +72,7 @@ class TurnReport(Struct, frozen=True, kw_only=True):
     attempts: int = 0
     cancel_requested: bool = False
     timings_ms: dict[str, int] = {}
+    request_charge: float | None = None
 
     @property
     def ended(self) -> bool:

@@ -56,6 +56,7 @@ def _facts(turn: TurnReport) -> Table:
         ("model", asked),
         ("tokens", f"{turn.usage.input_tokens} in, {turn.usage.output_tokens} out"),
         ("events", str(turn.last_seq)),
+        ("store", "" if turn.request_charge is None else f"{turn.request_charge:.1f} request units"),
         ("request", one_line(turn.request_id)),
     ):
         if value:

@@ -84,7 +84,8 @@ class StepView(_View):
 
 
 class TurnView(_View):
-    """A turn and where it spent its time; `timings_ms` by stage, once it has ended.
+    """A turn and where it spent its time; `timings_ms` by stage, once it has ended. `request_charge` is what Cosmos DB has
+    charged for it in request units; null with another store.
 
     `takeovers` counts how often another process went on with it; `attempts`, how often it was begun since its last completed
     step. `waits`: another turn of the conversation comes first. `replaces` is the message that it was sent in place of.
@@ -109,6 +110,7 @@ class TurnView(_View):
     usage: UsageView
     steps: list[StepView]
     timings_ms: dict[str, int]
+    request_charge: float | None
 
     model_config = ConfigDict(
         frozen=True,
@@ -163,6 +165,7 @@ class TurnView(_View):
                         "total": 1702,
                         "first_delta": 221,
                     },
+                    "request_charge": None,
                 }
             ]
         },
@@ -190,6 +193,7 @@ class TurnView(_View):
             usage=UsageView.of(turn.usage),
             steps=[StepView.of(step) for step in turn.steps],
             timings_ms=turn.timings_ms,
+            request_charge=turn.request_charge,
         )
 
 

@@ -26,7 +26,11 @@ async def test_a_body_comes_back_to_the_byte(store: Store) -> None:
 
 async def test_a_record_of_another_tenant_or_kind_is_not_found(store: Store) -> None:
     await store.save_record("acme", "user", "anna", b"{}")
-    for tenant_id, kind, record_id in (("globex", "user", "anna"), ("acme", "tenant", "anna"), ("acme", "user", "bert")):
+    for tenant_id, kind, record_id in (
+        ("globex", "user", "anna"),
+        ("acme", "tenant", "anna"),
+        ("acme", "user", "bert"),
+    ):
         with pytest.raises(NotFound):
             await store.get_record(tenant_id, kind, record_id)
         with pytest.raises(NotFound):
@@ -34,7 +38,9 @@ async def test_a_record_of_another_tenant_or_kind_is_not_found(store: Store) -> 
     assert (await store.list_records("globex", "user")).items == ()
 
 
-@pytest.mark.parametrize("record_id", ["https://login.example/v2.0|a/b?c#d", "..", "ä ö", "a" * 200, "back\\slash", "%2F"])
+@pytest.mark.parametrize(
+    "record_id", ["https://login.example/v2.0|a/b?c#d", "..", "ä ö", "a" * 200, "back\\slash", "%2F"]
+)
 async def test_any_text_may_be_an_id(store: Store, record_id: str) -> None:
     saved = await store.save_record("acme", "identity", record_id, b"{}")
     assert saved.record_id == record_id

@@ -28,7 +28,7 @@ KUBERAY = CONFIGS / "kuberay"
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith(("PARLEY_", "OPENAI_", "AZURE_OPENAI_")):
+        if name.startswith(("PARLEY_", "OPENAI_", "AZURE_")):
             monkeypatch.delenv(name)
 
 
@@ -94,6 +94,7 @@ def test_a_trial_on_a_cluster_differs_from_production_in_its_mode_only() -> None
 def test_every_settings_file_is_looked_at_here() -> None:
     others = {"models.yaml", "provider_script.example.yaml"}
     assert {path.name for path in CONFIGS.glob("*.yaml")} - others == {
+        "azure.yaml",
         "cluster.yaml",
         "local.yaml",
         "production.yaml",
@@ -132,8 +133,11 @@ def test_the_readme_lists_every_setting_with_its_default() -> None:
 
 
 def test_the_manifests_are_of_the_kinds_they_say() -> None:
-    kinds = {path.name: (document(path.name)["apiVersion"], document(path.name)["kind"]) for path in KUBERAY.iterdir()}
+    names = [str(path.relative_to(KUBERAY)) for path in KUBERAY.rglob("*.yaml")]
+    kinds = {name: (document(name)["apiVersion"], document(name)["kind"]) for name in names}
     assert kinds == {
+        "azure/rayservice.yaml": ("ray.io/v1", "RayService"),
+        "azure/service-account.yaml": ("v1", "ServiceAccount"),
         "rayservice.yaml": ("ray.io/v1", "RayService"),
         "environment.yaml": ("v1", "ConfigMap"),
         "network-policy.yaml": ("networking.k8s.io/v1", "NetworkPolicy"),
@@ -142,12 +146,48 @@ def test_the_manifests_are_of_the_kinds_they_say() -> None:
     assert all(document(name)["metadata"]["name"] for name in kinds)
 
 
+@pytest.fixture(params=["rayservice.yaml", "azure/rayservice.yaml"])
+def service(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The specification of a service."""
+    monkeypatch.setenv("PARLEY_AZURE__COSMOS_ENDPOINT", "https://account.documents.azure.com:443/")
+    monkeypatch.setenv("PARLEY_AZURE__BLOB_ENDPOINT", "https://account.blob.core.windows.net")
+    specification: dict[str, Any] = document(request.param)["spec"]
+    return specification
+
+
 @pytest.fixture
-def serve_config(tmp_path: Path) -> Path:
+def serve_config(service: dict[str, Any], tmp_path: Path) -> Path:
     """``serveConfigV2`` of the service, as a file."""
     path = tmp_path / "serve_config.yaml"
-    path.write_text(document("rayservice.yaml")["spec"]["serveConfigV2"], encoding="utf-8")
+    path.write_text(service["serveConfigV2"], encoding="utf-8")
     return path
+
+
+def test_the_service_on_azure_is_the_other_one_but_for_its_store(tmp_path: Path) -> None:
+    stages = []
+    clusters = []
+    for number, name in enumerate(("rayservice.yaml", "azure/rayservice.yaml")):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(document(name)["spec"]["serveConfigV2"], encoding="utf-8")
+        stages.append(stage_options(load_serve_config(path).applications[0]))
+        clusters.append(document(name)["spec"]["rayClusterConfig"])
+    kept, azure = stages
+    assert "num_replicas" in kept.pop("Store")
+    assert azure.pop("Store")["autoscaling_config"]["min_replicas"] >= 2
+    assert kept == azure
+    assert "volumes" in clusters[0]["headGroupSpec"]["template"]["spec"]
+    account = document("azure/service-account.yaml")["metadata"]["name"]
+    for cluster in clusters:
+        head = cluster["headGroupSpec"]
+        head["rayStartParams"].pop("resources", None)
+        for group in (head, *cluster["workerGroupSpecs"]):
+            template = group["template"]
+            assert template["spec"].pop("serviceAccountName", account) == account
+            assert template.pop("metadata", None) in (None, {"labels": {"azure.workload.identity/use": "true"}})
+            template["spec"].pop("volumes", None)
+            for container in template["spec"]["containers"]:
+                container.pop("volumeMounts", None)
+    assert clusters[0] == clusters[1]
 
 
 def test_the_graph_of_the_cluster_is_the_one_of_the_laptop_without_companions(serve_config: Path) -> None:
@@ -171,7 +211,10 @@ def test_stages_on_the_cluster_keep_the_limits_and_times_of_the_laptop(serve_con
         assert options["max_queued_requests"] == laptop[stage]["max_queued_requests"], stage
         if "graceful_shutdown_timeout_s" in options:
             assert options["graceful_shutdown_timeout_s"] >= laptop[stage]["graceful_shutdown_timeout_s"], stage
-    assert cluster["Store"]["num_replicas"] == laptop["Store"]["num_replicas"] == 1
+    assert laptop["Store"]["num_replicas"] == 1
+    (profile,) = load_serve_config(serve_config).applications
+    if Settings.load(PROJECT_ROOT / profile.args["config"]).store == "local":
+        assert cluster["Store"]["num_replicas"] == 1, "one writer"
 
 
 @pytest.mark.parametrize("where", ["laptop", "cluster"])
@@ -185,8 +228,10 @@ def test_a_replica_that_is_stopped_may_finish_its_longest_work(serve_config: Pat
     assert stages["Turns"]["max_ongoing_requests"] >= turn.max_running
 
 
-def test_the_least_number_of_replicas_fits_the_least_number_of_workers(serve_config: Path) -> None:
-    cluster = document("rayservice.yaml")["spec"]["rayClusterConfig"]
+def test_the_least_number_of_replicas_fits_the_least_number_of_workers(
+    service: dict[str, Any], serve_config: Path
+) -> None:
+    cluster = service["rayClusterConfig"]
     stages = stage_options(load_serve_config(serve_config).applications[0])
     wanted = sum(
         options["ray_actor_options"]["num_cpus"]
@@ -201,15 +246,15 @@ def test_the_least_number_of_replicas_fits_the_least_number_of_workers(serve_con
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
 
 
-def test_a_pod_is_given_longer_than_a_turn_to_end(serve_config: Path) -> None:
+def test_a_pod_is_given_longer_than_a_turn_to_end(service: dict[str, Any], serve_config: Path) -> None:
     stages = stage_options(load_serve_config(serve_config).applications[0])
-    for group in document("rayservice.yaml")["spec"]["rayClusterConfig"]["workerGroupSpecs"]:
+    for group in service["rayClusterConfig"]["workerGroupSpecs"]:
         grace_s = group["template"]["spec"]["terminationGracePeriodSeconds"]
         assert grace_s >= max(options.get("graceful_shutdown_timeout_s", 0) for options in stages.values())
 
 
-def test_every_pod_has_the_environment_that_ray_reads() -> None:
-    cluster = document("rayservice.yaml")["spec"]["rayClusterConfig"]
+def test_every_pod_has_the_environment_that_ray_reads(service: dict[str, Any]) -> None:
+    cluster = service["rayClusterConfig"]
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     name = document("environment.yaml")["metadata"]["name"]
     for group in groups:
@@ -229,25 +274,25 @@ def test_the_clusters_environment_says_what_a_laptops_says_about_serve(tmp_path:
     assert not [name for name in cluster if "SECRET" in name or "TOKEN" in name or "KEY" in name]
 
 
-def test_rays_own_door_is_closed_in_a_way_the_operator_can_open() -> None:
-    cluster = document("rayservice.yaml")["spec"]["rayClusterConfig"]
+def test_rays_own_door_is_closed_in_a_way_the_operator_can_open(service: dict[str, Any]) -> None:
+    cluster = service["rayClusterConfig"]
     assert cluster["authOptions"] == {"mode": "token"}
 
 
-def test_the_version_of_ray_is_the_installed_one() -> None:
+def test_the_version_of_ray_is_the_installed_one(service: dict[str, Any]) -> None:
     import ray
 
-    assert document("rayservice.yaml")["spec"]["rayClusterConfig"]["rayVersion"] == ray.__version__
+    assert service["rayClusterConfig"]["rayVersion"] == ray.__version__
 
 
-def test_users_reach_the_port_that_serve_listens_on_and_no_other(serve_config: Path) -> None:
+def test_users_reach_the_port_that_serve_listens_on_and_no_other(service: dict[str, Any], serve_config: Path) -> None:
     policy = document("network-policy.yaml")["spec"]
     open_to_all = [rule for rule in policy["ingress"] if "from" not in rule]
     assert [rule["ports"] for rule in open_to_all] == [
         [{"port": load_serve_config(serve_config).http_options.port, "protocol": "TCP"}]
     ]
     assert policy["policyTypes"] == ["Ingress"]
-    cluster = document("rayservice.yaml")["spec"]["rayClusterConfig"]
+    cluster = service["rayClusterConfig"]
     (head,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
     ports = {port["name"]: port["containerPort"] for port in head["ports"]}
     assert ports == {"gcs": 6379, "dashboard": 8265, "client": 10001, "serve": 8000}
