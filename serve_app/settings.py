@@ -322,14 +322,20 @@ class Settings(BaseSettings):
         return values
 
     @model_validator(mode="after")
-    def _azure_is_named(self) -> Settings:
-        if self.store != "azure":
+    def _azure_is_whole(self) -> Settings:
+        if self.store == "azure":
+            for name in ("cosmos_endpoint", "blob_endpoint"):
+                if getattr(self.azure, name) is None:
+                    raise ValueError(
+                        f"PARLEY_AZURE__{name.upper()}: PARLEY_STORE=azure needs it; see `parley store init --help`"
+                    )
             return self
-        for name in ("cosmos_endpoint", "blob_endpoint"):
-            if getattr(self.azure, name) is None:
-                raise ValueError(
-                    f"PARLEY_AZURE__{name.upper()}: PARLEY_STORE=azure needs it; see `parley store init --help`"
-                )
+        for setting, without in (
+            ("PARLEY_USAGE__BUFFER", self.usage.buffer != "off"),
+            ("PARLEY_FILES__URL", self.files.url == "sas"),
+        ):
+            if without:
+                raise ValueError(f"{setting}: only PARLEY_STORE=azure knows this value")
         return self
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 import serve_app
 from serve_app.errors import ConfigError
-from serve_app.settings import PROJECT_ROOT, Secrets, Settings, environment_variable
+from serve_app.settings import PROJECT_ROOT, Secrets, Settings, TurnSettings, environment_variable
 
 Write = Callable[[str], Path]
 
@@ -194,6 +194,40 @@ def test_an_unknown_option_of_the_command_line_is_refused() -> None:
 def test_production_refuses_identities_that_nobody_verified() -> None:
     sentence = refused(None, {"mode": "production"})
     assert sentence.startswith("Setting PARLEY_AUTH__MODE: production refuses development identities")
+
+
+AZURE = {
+    "PARLEY_STORE": "azure",
+    "PARLEY_AZURE__COSMOS_ENDPOINT": "https://account.documents.azure.com:443/",
+    "PARLEY_AZURE__BLOB_ENDPOINT": "https://account.blob.core.windows.net",
+}
+
+
+def test_on_azure_what_costs_writes_is_less_often_unless_said_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in AZURE.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PARLEY_TURN__COMMIT_S", "2")
+    settings = Settings.load()
+    turn = settings.turn
+    assert (turn.durability, turn.commit_s, turn.lease_s, turn.renew_s) == ("async", 2.0, 15.0, 5.0)
+    assert settings.usage.buffer == "azure"
+    assert turn.max_steps == Settings().turn.max_steps
+    given = Settings(store="azure", azure=settings.azure, turn=TurnSettings(durability="sync"))
+    assert (given.turn.durability, given.turn.lease_s) == ("sync", 15.0)
+
+
+@pytest.mark.parametrize("missing", ["PARLEY_AZURE__COSMOS_ENDPOINT", "PARLEY_AZURE__BLOB_ENDPOINT"])
+def test_azure_without_its_addresses_is_refused(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    for name, value in AZURE.items():
+        if name != missing:
+            monkeypatch.setenv(name, value)
+    assert missing in refused()
+
+
+@pytest.mark.parametrize(("name", "value"), [("PARLEY_USAGE__BUFFER", "azure"), ("PARLEY_FILES__URL", "sas")])
+def test_what_only_azure_can_do_is_refused_elsewhere(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    assert name in refused()
 
 
 def test_a_lease_must_outlive_a_missed_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
