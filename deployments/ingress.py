@@ -12,10 +12,12 @@ from deployments.handles import Handle, RemoteModels, RemotePrompts, RemoteTools
 from deployments.remote_turns import RemoteTurns
 from deployments.shell import Shell
 from serve_app.errors import DeadlineExceeded, StageUnavailable
+from serve_app.files.connect import open_files
 from serve_app.identity.development import DevelopmentAuthenticator
 from serve_app.ingress.app import create_app
 from serve_app.ingress.services import IngressServices
 from serve_app.patience import patiently
+from serve_app.settings import Secrets
 
 PEERS_START_S = 120.0
 """How long the other stages may take to start before this one gives up."""
@@ -38,6 +40,7 @@ class IngressDeployment(Shell):
         if companions is not None:
             await _patiently(lambda: call(companions, "companions", "ready"))
         self._channel = await self.open_channel()
+        self._files = open_files(self.settings, Secrets.from_environment())
         services = IngressServices(
             settings=self.settings,
             store=remote_store(store),
@@ -45,6 +48,7 @@ class IngressDeployment(Shell):
             models=RemoteModels(models, self._channel),
             tools=RemoteTools(tools),
             prompts=RemotePrompts(prompts),
+            files=self._files,
             authenticator=DevelopmentAuthenticator(),
             metrics=self.metrics,
         )
@@ -56,6 +60,9 @@ class IngressDeployment(Shell):
         """The whole graph stops: no more input, and everybody is told to come back; turns are picked up at the next start."""
         await self._app.state.drain()
 
+    async def __del__(self) -> None:
+        await self._files.close()
+
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._app
 
@@ -63,6 +70,7 @@ class IngressDeployment(Shell):
 async def _start_in_order(services: IngressServices) -> None:
     """Store, then models and prompts, then tools. What is critical and fails stops the start with its reason."""
     await _patiently(services.store.check)
+    await _patiently(services.files.check)
     await _patiently(services.models.catalog)
     await _patiently(services.tools.servers)
 

@@ -11,9 +11,9 @@ from ray import serve
 from deployments.handles import serve_appends
 from deployments.shell import Shell
 from serve_app.errors import Overloaded, ParleyError
+from serve_app.settings import Secrets
 from serve_app.storage.connect import connect
 from serve_app.storage.port import Store
-from serve_app.storage.sqlite import SqliteStore
 from serve_app.telemetry import logger
 
 log = logger("store")
@@ -25,7 +25,7 @@ LOGGED = frozenset({"accept_turn", "claim_turn", "delete_conversation", "delete_
 @serve.deployment(name="Store")
 class StoreDeployment(Shell):
     async def start(self) -> None:
-        self._store = await connect(self.settings)
+        self._store = await connect(self.settings, Secrets.from_environment(), self.metrics)
         await self._store.check()
         self._channel = await self.open_channel()
         serve_appends(self._store, self._channel)
@@ -45,8 +45,9 @@ class StoreDeployment(Shell):
         return self._channel.endpoint
 
     async def check_health(self) -> None:
-        if isinstance(self._store, SqliteStore):
-            self.metrics.gauge("parley_store_queue", self._store.queued)
+        queued = getattr(self._store, "queued", None)  # the embedded store's, where it is that
+        if queued is not None:
+            self.metrics.gauge("parley_store_queue", queued)
         try:
             await self._store.check()
         except Overloaded as error:

@@ -255,7 +255,7 @@ class LogSettings(_Group):
 
 STORE_DEFAULTS: dict[str, dict[str, Any]] = {
     "azure": {
-        "turn": {"durability": "async", "commit_s": 5.0, "lease_s": 15.0, "renew_s": 5.0},
+        "turn": {"durability": "async", "commit_s": 5.0, "lease_s": 15.0, "renew_s": 5.0, "flush_ms": 25},
         "usage": {"buffer": "azure"},
     },
 }

@@ -31,7 +31,7 @@ Wake = Callable[[bool], None]
 
 _TOOL_STARTED = b'{"type":"tool.started"'
 """Shown when it is stored, as it is before the tool is called: once a step's tools have begun, its text is never void."""
-AHEAD = {"sync": 0, "async": 128, "exit": 512}
+AHEAD = {"sync": 0, "async": 512, "exit": 512}
 """How many events may be shown beyond what is stored."""
 
 

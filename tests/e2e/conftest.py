@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.azure import Azure
 from tests.e2e.outside import Outside, companions, installed_peer
 from tests.e2e.processes import free_port
 from tests.e2e.protocol_client import Api
@@ -28,19 +29,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(TESTS_S))
 
 
-@pytest.fixture(scope="session")
-def graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ParleyServer]:
-    """The development graph with the simulated provider, which follows ``provider_script.yaml``."""
-    server = ParleyServer(tmp_path_factory.mktemp("graph"), variables={"PARLEY_COMPANIONS__SCRIPT": str(SCRIPT)})
-    try:
-        server.start()
-    except StartFailed as failure:
-        pytest.fail(f"the graph did not start: {failure}", pytrace=False)
-    try:
+@pytest.fixture(scope="session", params=["local", "azure"])
+def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ParleyServer]:
+    """The development graph with the simulated provider, which follows ``provider_script.yaml``, over each store."""
+    with contextlib.ExitStack() as stack:
+        variables = {"PARLEY_COMPANIONS__SCRIPT": str(SCRIPT)}
+        if request.param == "azure":
+            variables |= stack.enter_context(Azure(tmp_path_factory.mktemp("azure"))).variables
+        server = ParleyServer(tmp_path_factory.mktemp("graph"), variables=variables)
+        stack.callback(server.kill)
+        try:
+            server.start()
+        except StartFailed as failure:
+            pytest.fail(f"the graph did not start: {failure}", pytrace=False)
         yield server
         server.stop()
-    finally:
-        server.kill()
+
+
+on_sqlite = pytest.mark.parametrize("graph", ["local"], indirect=True)
+"""For tests about what the embedded store alone has, and those that no store makes a difference to."""
 
 
 @pytest.fixture

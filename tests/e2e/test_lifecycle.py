@@ -9,12 +9,10 @@ import subprocess
 import time
 from pathlib import Path
 
-import httpx2
-import psutil
 import pytest
 import yaml
 
-from tests.e2e.processes import Run, program
+from tests.e2e.conftest import on_sqlite
 from tests.e2e.protocol_client import Api
 from tests.e2e.server import PROJECT, START_S, ParleyServer
 
@@ -27,6 +25,7 @@ def test_nothing_listens_beyond_loopback(graph: ParleyServer) -> None:
     assert [socket for socket in sockets if not socket.is_loopback] == []
 
 
+@on_sqlite
 def test_the_start_says_where_it_is_and_that_the_model_is_simulated(graph: ParleyServer) -> None:
     assert graph.url in graph.output
     assert str(graph.data_dir) in graph.output.replace("\n", "")
@@ -34,30 +33,13 @@ def test_the_start_says_where_it_is_and_that_the_model_is_simulated(graph: Parle
     assert graph.metrics_url in graph.output
 
 
+@on_sqlite
 @pytest.mark.timeout(420)
-def test_a_second_start_finds_the_conversation_and_goes_on_with_it(graph: ParleyServer, tmp_path: Path) -> None:
-    """A graph of its own beside the shared one: SIGTERM, start again, and then the worst way to end."""
-    first = ParleyServer(tmp_path, variables={"PARLEY_COMPANIONS__SCRIPT": str(SCRIPT)}).start()
-    try:
-        before = asyncio.run(_a_turn(first))
-        asyncio.run(_answers(graph))
-        first.stop(signal.SIGTERM)
-        asyncio.run(_answers(graph))
-    finally:
-        first.kill()
-
-    second = ParleyServer(tmp_path, data_dir=first.data_dir).start()
-    try:
-        asyncio.run(_goes_on(second, before))
-        second.send_signal(signal.SIGKILL)
-        left = _left_but_agents(second.run, within_s=20.0)
-        assert left == [], "the graph outlives its supervisor"
-        asyncio.run(_answers(graph))
-    finally:
-        second.kill()
-
-
-SCRIPT = Path(__file__).parent / "provider_script.yaml"
+def test_a_second_start_finds_the_conversation_and_goes_on_with_it(graph: ParleyServer) -> None:
+    before = asyncio.run(_a_turn(graph))
+    graph.stop(signal.SIGTERM)
+    graph.start()
+    asyncio.run(_goes_on(graph, before))
 
 
 async def _a_turn(server: ParleyServer) -> list[dict[str, object]]:
@@ -79,22 +61,6 @@ async def _goes_on(server: ParleyServer, before: list[dict[str, object]]) -> Non
         turn = await chat.ask("And what about Fabrikam? Find the account.")
         assert turn.last["type"] == "chat_response"
         assert len(await api.messages("kept")) == len(before) + 2
-
-
-async def _answers(server: ParleyServer) -> None:
-    async with httpx2.AsyncClient(trust_env=False, timeout=30) as http:
-        assert (await http.get(f"{server.url}/health")).status_code == 200
-
-
-def _left_but_agents(run: Run, within_s: float) -> list[str]:
-    """What still runs after a while. Ray's two agents try to report for up to a minute before they leave."""
-    until = time.monotonic() + within_s
-    while True:
-        processes = run.processes()
-        left = [line for line in map(program, processes) if "agent" not in line.lower()]
-        if not left or time.monotonic() > until:
-            return left
-        psutil.wait_procs(processes, timeout=0.3)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -130,6 +96,7 @@ def refused(server: ParleyServer) -> str:
     return said
 
 
+@on_sqlite
 def test_a_taken_port_is_named(graph: ParleyServer, tmp_path: Path) -> None:
     said = refused(ParleyServer(tmp_path, port=graph.port))
     assert "PARLEY_PORT" in said
@@ -137,6 +104,7 @@ def test_a_taken_port_is_named(graph: ParleyServer, tmp_path: Path) -> None:
     assert "taken" in said
 
 
+@on_sqlite
 def test_a_data_folder_that_another_graph_uses_is_named(graph: ParleyServer, tmp_path: Path) -> None:
     said = refused(ParleyServer(tmp_path, data_dir=graph.data_dir))
     assert str(graph.data_dir) in said

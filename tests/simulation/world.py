@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar, cast
 
 from serve_app.domain.conversation import Message
 from serve_app.domain.ids import ConversationKey
 from serve_app.domain.turns import Owner, TurnState
 from serve_app.errors import NotFound
+from serve_app.files.filesystem import FilesystemFiles
 from serve_app.identity.development import DevelopmentAuthenticator
 from serve_app.ingress.chat import ChatService
 from serve_app.ingress.services import IngressServices
@@ -123,6 +125,7 @@ class World:
         services = IngressServices(
             settings=self.settings,
             store=self.store_for(process),
+            files=FilesystemFiles(Path("no files"), self.settings.files),  # nobody sends any, so no folder is made
             turns=self.turns_for(process),
             models=SimModels(process, self.outside),
             tools=SimTools(process, self.outside),
