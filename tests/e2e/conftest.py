@@ -29,13 +29,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(TESTS_S))
 
 
+@pytest.fixture(scope="session")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azure]:
+    """The account of the graph whose store is Azure's."""
+    with Azure(tmp_path_factory.mktemp("azure")) as azure:
+        yield azure
+
+
 @pytest.fixture(scope="session", params=["local", "azure"])
 def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ParleyServer]:
     """The development graph with the simulated provider, which follows ``provider_script.yaml``, over each store."""
     with contextlib.ExitStack() as stack:
         variables = {"PARLEY_COMPANIONS__SCRIPT": str(SCRIPT)}
         if request.param == "azure":
-            variables |= stack.enter_context(Azure(tmp_path_factory.mktemp("azure"))).variables
+            variables |= request.getfixturevalue("account").variables
         server = ParleyServer(tmp_path_factory.mktemp("graph"), variables=variables)
         stack.callback(server.kill)
         try:
@@ -46,6 +53,7 @@ def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         server.stop()
 
 
+on_azure = pytest.mark.parametrize("graph", ["azure"], indirect=True)
 on_sqlite = pytest.mark.parametrize("graph", ["local"], indirect=True)
 """For tests about what the embedded store alone has, and those that no store makes a difference to."""
 

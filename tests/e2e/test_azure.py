@@ -1,0 +1,68 @@
+"""What the graph asks of Cosmos DB: how much a turn costs, and that nothing of it crosses partitions."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from tests.e2e.azure import Azure
+from tests.e2e.conftest import on_azure
+from tests.e2e.protocol_client import Api
+from tests.e2e.server import ParleyServer
+
+MOST_WRITES = 12
+MOST_READS = 6
+BEHIND_S = 20.0
+"""Longest until the rows that are written behind a turn (usage, list of conversations) are there."""
+
+
+@on_azure
+@pytest.mark.parametrize("transport", ["socket", "stream"])
+async def test_a_turn_with_a_tool_call_takes_few_operations_and_none_across_partitions(
+    graph: ParleyServer, account: Azure, api: Api, transport: str
+) -> None:
+    async with api.socket() as chat:
+        await chat.start_session("counted")
+        await chat.ask("Find the account Contoso")
+        await chat.title()
+    _written_behind(account, api, 1)
+    account.forget()
+
+    if transport == "socket":
+        async with api.socket() as chat:
+            await chat.start_session("counted")
+            account.forget()  # of opening a session, which many turns share
+            turn = await chat.ask("Find the account Fabrikam")
+        turn_id, calls = turn.turn_id, len(turn.tools)
+    else:
+        shown = await api.chat("Find the account Fabrikam", "counted")
+        turn_id, calls = shown.turn_id, len(shown.tools)
+    assert calls == 1
+    done = _written_behind(account, api, 1)
+    writes = [each for each in done if each["kind"] == "write"]
+    reads = [each for each in done if each["kind"] in ("read", "query")]
+    assert len(writes) <= MOST_WRITES, writes
+    assert len(reads) <= MOST_READS, reads
+    assert not any(each["cross_partition"] for each in done)
+
+    view = await api.get(f"/api/turns/{turn_id}")
+    charged = sum(each["charge"] for each in done if each["container"] == "sessions" and each["kind"] == "write")
+    assert view["request_charge"] == pytest.approx(charged, rel=0.5), "what the account charged, but for what is read"
+
+
+def _written_behind(account: Azure, api: Api, turns: int) -> list[dict[str, Any]]:
+    """The user's operations since the log was emptied, once the rows that come behind are written."""
+    until = time.monotonic() + BEHIND_S
+    while True:
+        own = [each for each in account.log() if each["status"] < 400 and _is_of(each, api.user)]
+        written = [each["container"] for each in own if each["kind"] == "write"]
+        if written.count("usage") >= turns and "inbox" in written:
+            return own
+        assert time.monotonic() < until, own
+        time.sleep(0.2)
+
+
+def _is_of(operation: dict[str, Any], user: str) -> bool:
+    return user in str(operation["partition"]) or operation["container"] == "usage"
