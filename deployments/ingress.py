@@ -11,7 +11,7 @@ from deployments.draining import before_draining
 from deployments.handles import Handle, RemoteModels, RemotePrompts, RemoteTools, call, remote_store
 from deployments.remote_turns import RemoteTurns
 from deployments.shell import Shell
-from serve_app.errors import DeadlineExceeded, StageUnavailable
+from serve_app.errors import DeadlineExceeded, Overloaded
 from serve_app.files.connect import open_files
 from serve_app.identity.development import DevelopmentAuthenticator
 from serve_app.ingress.app import create_app
@@ -77,5 +77,5 @@ async def _start_in_order(services: IngressServices) -> None:
 
 async def _patiently(ask: Callable[[], Awaitable[object]]) -> None:
     """Asks a stage until it answers: all stages start at once, and on a busy machine one may take much longer than others."""
-    away = (StageUnavailable, DeadlineExceeded)
+    away = (Overloaded, DeadlineExceeded)
     await patiently(ask, for_s=PEERS_START_S, first_wait_s=PEERS_POLL_S, max_wait_s=PEERS_POLL_S, on=away)

@@ -7,7 +7,9 @@ from ray import serve
 from deployments.shell import Shell
 from serve_app.domain.prompts import Prompt, PromptRequest
 from serve_app.embedded import tool_variables
-from serve_app.prompting.connect import connect
+from serve_app.files.connect import open_files
+from serve_app.prompting.connect import open_prompts
+from serve_app.settings import Secrets
 from serve_app.tools.config import load_servers
 
 
@@ -15,7 +17,10 @@ from serve_app.tools.config import load_servers
 class PromptBuilderDeployment(Shell):
     async def start(self) -> None:
         servers = load_servers(self.settings.path(self.settings.mcp_servers), tool_variables(self.settings))
-        self._prompts = connect(self.settings, {server.name: server.description for server in servers})
+        secrets = Secrets.from_environment()
+        self._files = open_files(self.settings, secrets)
+        descriptions = {server.name: server.description for server in servers}
+        self._prompts = await open_prompts(self.settings, secrets, descriptions, files=self._files)
         await self._prompts.load()
 
     async def build(self, request: PromptRequest) -> Prompt:
@@ -27,3 +32,7 @@ class PromptBuilderDeployment(Shell):
     async def problems(self) -> list[str]:
         """Prompt files whose newest edit cannot be used."""
         return list(self._prompts.problems())
+
+    async def __del__(self) -> None:
+        await self._prompts.close()
+        await self._files.close()

@@ -86,9 +86,12 @@ def check_script(settings: Settings, secrets: Secrets) -> None:
 
 def check_prompts(settings: Settings) -> None:
     """Every prompt can be used and the required ones are there. Raises ConfigError."""
-    from serve_app.prompting.connect import connect
+    from serve_app.prompting.connect import open_prompts
 
-    connect(settings)
+    async def read() -> None:
+        await (await open_prompts(settings, Secrets.from_environment())).close()
+
+    asyncio.run(read())
 
 
 def check_ports(settings: Settings, secrets: Secrets) -> None:

@@ -11,7 +11,11 @@ from serve_app.domain.tools import ToolSpec
 
 
 class PromptRequest(Struct, frozen=True, kw_only=True):
-    """``history`` is oldest first and ends before the query. ``kept`` is the prompt kept with the conversation, if any."""
+    """``history`` is oldest first and ends before the query. ``kept`` is the prompt kept with the conversation, if any.
+
+    ``attachments`` are ids of the principal's files: their short texts are shown to the model as far as its context has room
+    for all of them, else they are named.
+    """
 
     principal: Principal
     query: str
@@ -20,6 +24,7 @@ class PromptRequest(Struct, frozen=True, kw_only=True):
     prompt_name: str | None = None
     kept: SessionPrompt | None = None
     context_tokens: int = 128_000
+    attachments: tuple[str, ...] = ()
 
 
 class Prompt(Struct, frozen=True, kw_only=True):

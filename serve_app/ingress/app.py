@@ -1,11 +1,12 @@
 """The ASGI application of the Ingress stage, from its services.
 
-Edge (id, headers, origin, size, log) ─► CORS ─► routes: chat · conversations · service · docs · page
+Edge (id, headers, origin, size, log) ─► CORS ─► routes: chat · conversations · files · service · docs · page
                                                  └─ /ws/chat
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
-from serve_app.ingress import conversations, meta, sse
+from serve_app.ingress import conversations, files, meta, sse
 from serve_app.ingress.chat import ChatService
 from serve_app.ingress.docs import DESCRIPTION, describe_schemas, docs_routes
 from serve_app.ingress.edge import Edge
@@ -26,13 +27,19 @@ from serve_app.ingress.services import IngressServices
 from serve_app.ingress.websocket import ChatSocketEndpoint
 
 API_VERSION = "1"
-_EXPOSED_HEADERS = ("x-request-id", "retry-after", "etag", "x-turn-id", "x-vercel-ai-ui-message-stream")
+_EXPOSED_HEADERS = (
+    *("x-request-id", "retry-after", "etag", "x-turn-id", "x-vercel-ai-ui-message-stream"),
+    *("accept-ranges", "content-disposition", "content-range", "location"),
+)
 _ALLOWED_HEADERS = (
     "authorization",
     "content-type",
     "idempotency-key",
     "if-match",
+    "if-none-match",
+    "if-range",
     "last-event-id",
+    "range",
     "x-dev-roles",
     "x-dev-tenant",
     "x-dev-user",
@@ -76,9 +83,10 @@ def create_app(services: IngressServices) -> FastAPI:
     app.state.services = services
     app.state.chat = chat
     app.state.readiness = readiness
+    app.state.uploads = asyncio.Semaphore(files.MAX_UPLOADS)
     app.state.send_away = send_away
     app.state.drain = drain
-    for router in (sse.router, conversations.router, meta.router, docs_routes()):
+    for router in (sse.router, conversations.router, files.router, meta.router, docs_routes()):
         app.include_router(router)
     app.router.routes.append(WebSocketRoute("/ws/chat", sockets))
     _add_page(app, services.web_dir)

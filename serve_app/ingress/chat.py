@@ -24,6 +24,7 @@ from serve_app.domain.prompts import PromptRequest
 from serve_app.domain.tools import ToolSet
 from serve_app.domain.turns import AcceptedTurn, NewTurn, Query, Turn
 from serve_app.errors import Conflict, Gone, InvalidInput, NotFound, NotPermitted, Overloaded, ParleyError
+from serve_app.files.attachments import check_attachments
 from serve_app.ingress.catalog import CachedCatalog
 from serve_app.ingress.services import IngressServices
 from serve_app.ingress.tail import PAGE_RECORDS, TurnTail
@@ -224,8 +225,7 @@ class ChatService:
             raise InvalidInput("content: must not be empty.")
         if len(query.content) > self._settings.limits.query_chars:
             raise InvalidInput(f"content: must be at most {self._settings.limits.query_chars} characters long.")
-        if query.attachments:
-            raise InvalidInput("attachments: files are not supported yet.")
+        await check_attachments(self._services.files, principal, query.attachments)
         if query.tool_id is not None:
             offered = await patiently(lambda: self._services.tools.tools_for(principal))
             if not any(query.tool_id in {tool.name, tool.server} for tool in offered.tools):

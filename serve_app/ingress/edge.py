@@ -16,11 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.domain.ids import new_id
 from serve_app.errors import Internal, NotPermitted, ParleyError
-from serve_app.ingress.limits import body_limit_bytes
+from serve_app.ingress.limits import body_limit_bytes, too_large
 from serve_app.ingress.origins import needs_origin_check, origin_allowed
 from serve_app.settings import Settings
 from serve_app.telemetry import Metrics, logger
-from serve_app.wire.problems import body_too_large, encode_problem
+from serve_app.wire.problems import encode_problem
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _QUIET_PATHS = frozenset({"/health", "/ready"})
@@ -93,7 +93,7 @@ class _Exchange:
         self._request_id = request_id
         self._status = 0
         self._body_bytes = 0
-        self._body_limit_bytes = body_limit_bytes(edge.settings.limits, scope["path"])
+        self._body_limit_bytes = body_limit_bytes(edge.settings, scope["path"])
 
     async def run(self, headers: Headers) -> None:
         begun = time.perf_counter()
@@ -119,7 +119,7 @@ class _Exchange:
             return NotPermitted("Pages of this origin may not do this.")
         length = headers.get("content-length", "")
         if length.isdigit() and int(length[:20]) > self._body_limit_bytes:
-            return body_too_large(self._body_limit_bytes)
+            return too_large(self._edge.settings, self._scope["path"])
         return None
 
     async def _receive(self) -> Message:

@@ -10,10 +10,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from serve_app.errors import InvalidInput, NotPermitted, ParleyError, Unauthenticated
-from serve_app.ingress.limits import body_limit_bytes
+from serve_app.ingress.limits import too_large
 from serve_app.ingress.services import IngressServices
 from serve_app.telemetry import logger
-from serve_app.wire.problems import body_too_large, encode_problem, no_such_route
+from serve_app.wire.problems import encode_problem, no_such_route
 
 MAX_LISTED_ERRORS = 20
 
@@ -56,7 +56,7 @@ async def _http(request: Request, error: HTTPException) -> Response:
             refusal = InvalidInput(f"{request.method} is not possible here.")
             return _response(request, refusal, status=405, title="Method not allowed", headers=error.headers)
         case 413:
-            refusal = body_too_large(body_limit_bytes(services.settings.limits, request.scope["path"]))
+            refusal = too_large(services.settings, request.scope["path"])
         case status:
             return _response(request, InvalidInput("The request cannot be read."), status=status)
     return _response(request, refusal)

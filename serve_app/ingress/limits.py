@@ -6,16 +6,31 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 
-from serve_app.settings import LimitSettings
+from serve_app.errors import TooLarge
+from serve_app.files.intake import file_too_large
+from serve_app.settings import Settings
+from serve_app.wire.problems import body_too_large
 
 Clock = Callable[[], float]
 VIOLATION_WINDOW_S = 60.0
 CHAT_PATH = "/api/chat"
+FILE_PATH = "/api/file"
+MULTIPART_BYTES = 65_536
+"""What an upload's body may have beside its file."""
 
 
-def body_limit_bytes(limits: LimitSettings, path: str) -> int:
+def body_limit_bytes(settings: Settings, path: str) -> int:
     """The largest body a request to ``path`` may have."""
-    return limits.chat_body_bytes if path == CHAT_PATH else limits.body_bytes
+    if path == FILE_PATH:
+        return settings.files.max_bytes + MULTIPART_BYTES
+    return settings.limits.chat_body_bytes if path == CHAT_PATH else settings.limits.body_bytes
+
+
+def too_large(settings: Settings, path: str) -> TooLarge:
+    """The refusal of a larger one."""
+    if path == FILE_PATH:
+        return file_too_large(settings.files.max_bytes)
+    return body_too_large(body_limit_bytes(settings, path))
 
 
 class TokenBucket:

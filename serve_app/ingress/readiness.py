@@ -45,6 +45,7 @@ class ReadinessProbe:
             "models": self._models,
             "prompts": self._prompts,
             "tools": self._tools,
+            "files": self._files,
             **{name: self._extra(check) for name, check in self._services.checks.items()},
         }
         views = await asyncio.gather(*(self._bounded(name, probe) for name, probe in probes.items()))
@@ -78,6 +79,21 @@ class ReadinessProbe:
 
     def _extra(self, check: Check) -> Callable[[], Awaitable[DependencyView]]:
         return lambda: self._checked(check)
+
+    async def _files(self) -> DependencyView:
+        """Without them nothing can be uploaded; conversations go on."""
+        reason = None
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S * 0.9):  # before whoever asks gives it up as critical
+                await self._services.files.check()
+        except TimeoutError:
+            reason = "Where files are kept does not answer."
+        except ParleyError as error:
+            reason = error.message
+        if reason is None:
+            return DependencyView(state="up", critical=False, duration_ms=0)
+        shown = reason if self._show_errors else None
+        return DependencyView(state="degraded", critical=False, duration_ms=0, error=shown)
 
     async def _models(self) -> DependencyView:
         catalog = await self._services.models.catalog()

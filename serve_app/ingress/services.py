@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from serve_app.files.port import FileStore
 from serve_app.identity.port import Authenticator
 from serve_app.models.port import ModelGateway
 from serve_app.prompting.port import PromptBuilder
@@ -25,6 +26,7 @@ class IngressServices:
 
     settings: Settings
     store: Store
+    files: FileStore
     turns: Turns
     models: ModelGateway
     tools: ToolExecutor

@@ -120,7 +120,7 @@ async def send_message(
     `messageId` without it names a question that this one takes the place of. What is replaced is kept and no longer shown.
     """
     text, message_id = body.query_text()
-    query = turns.Query(content=text, model_id=body.model_id, tool_id=body.tool_id)
+    query = turns.Query(content=text, model_id=body.model_id, tool_id=body.tool_id, attachments=body.file_ids())
     branch = await _branch(caller, body, query, chat, services)
     if isinstance(branch, str):
         tail = await chat.resume(caller, branch, heartbeat_s=HEARTBEAT_S)

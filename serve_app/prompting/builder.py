@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 
 from serve_app.domain.generation import ModelMessage
 from serve_app.domain.identity import Principal
 from serve_app.domain.prompts import Prompt, PromptRequest
-from serve_app.errors import NotFound
+from serve_app.errors import Internal, NotFound, TooLarge
+from serve_app.files.attachments import Attachment, read_attachments
+from serve_app.files.port import FileStore
+from serve_app.prompting.attachments import query_with_files
 from serve_app.prompting.library import PromptLibrary
 from serve_app.prompting.session import session_prompt
 from serve_app.prompting.template import PromptTemplate
 from serve_app.prompting.tokens import PRIMING_TOKENS, TokenCounter, message_tokens, shortened
-from serve_app.prompting.window import fit
+from serve_app.prompting.window import Window, fit
 
 TITLE_PROMPT = "title"
 MAX_TITLE_CONTENT_TOKENS = 500
@@ -31,7 +34,8 @@ class LocalPromptBuilder:
     """Implements ``PromptBuilder``.
 
     ``clock`` gives the current time; the date in prompts is that of UTC, wherever users are. ``server_descriptions`` are
-    the operator's, by tool server; a change of them renews the prompts that were made from them.
+    the operator's, by tool server; a change of them renews the prompts that were made from them. ``freshen`` is awaited before
+    a prompt is chosen, ``close`` with this one's end. ``files`` are read where a query comes with some.
     """
 
     def __init__(
@@ -44,6 +48,9 @@ class LocalPromptBuilder:
         history_messages: int = 16,
         clock: Callable[[], datetime] = _utc_now,
         server_descriptions: Mapping[str, str] | None = None,
+        files: FileStore | None = None,
+        freshen: Callable[[], Awaitable[None]] | None = None,
+        close: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._library = library
         self._counter = counter
@@ -52,6 +59,9 @@ class LocalPromptBuilder:
         self._history_messages = history_messages
         self._clock = clock
         self._server_descriptions = dict(server_descriptions or {})
+        self._files = files
+        self._freshen = freshen
+        self._close = close
         self._loaded = False
 
     async def load(self) -> None:
@@ -61,8 +71,15 @@ class LocalPromptBuilder:
             await asyncio.to_thread(self._counter.load)
             self._loaded = True
 
+    async def close(self) -> None:
+        """Lets go of where the prompts come from; the files are their opener's."""
+        if self._close is not None:
+            await self._close()
+
     async def build(self, request: PromptRequest) -> Prompt:
         await self.load()
+        await self._look_for_changes()
+        attached = await self._attached(request.principal, request.attachments)
         template = self._choose(request)
         session = session_prompt(
             template,
@@ -72,16 +89,13 @@ class LocalPromptBuilder:
             server_descriptions=self._server_descriptions,
             kept=request.kept,
         )
-        window = fit(
-            self._counter,
-            system=session.text,
-            history=request.history,
-            query=request.query,
-            tools=request.tools,
-            history_messages=self._history_messages,
-            context_tokens=request.context_tokens,
-            max_output_tokens=template.settings.max_output_tokens,
-        )
+        try:
+            window = self._fit(request, template, session.text, query_with_files(request.query, attached))
+        except TooLarge:
+            if not any(attachment.text for attachment in attached):
+                raise
+            query = query_with_files(request.query, attached, contents=False)
+            window = self._fit(request, template, session.text, query)
         return Prompt(
             messages=window.messages,
             session_prompt=session,
@@ -91,8 +105,32 @@ class LocalPromptBuilder:
             dropped_messages=window.dropped_messages,
         )
 
+    def _fit(self, request: PromptRequest, template: PromptTemplate, system: str, query: str) -> Window:
+        return fit(
+            self._counter,
+            system=system,
+            history=request.history,
+            query=query,
+            tools=request.tools,
+            history_messages=self._history_messages,
+            context_tokens=request.context_tokens,
+            max_output_tokens=template.settings.max_output_tokens,
+        )
+
+    async def _attached(self, principal: Principal, attachments: Sequence[str]) -> Sequence[Attachment]:
+        if not attachments:
+            return ()
+        if self._files is None:
+            raise Internal("A query came with files, and this prompt builder has no file store.")
+        return await read_attachments(self._files, principal, attachments)
+
+    async def _look_for_changes(self) -> None:
+        if self._freshen is not None:
+            await self._freshen()
+
     async def title(self, content: str) -> Prompt:
         await self.load()
+        await self._look_for_changes()
         template = self._library.own(TITLE_PROMPT)
         session = session_prompt(template, _NOBODY, (), self._today(), server_descriptions={})
         messages = (

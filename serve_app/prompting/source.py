@@ -1,4 +1,4 @@
-"""Reading a prompt file: YAML front matter between two ``---`` lines, then the template.
+"""What is in a prompt file: YAML front matter between two ``---`` lines, then the template.
 
     ---
     description: What it is for.
@@ -16,7 +16,7 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -47,9 +47,11 @@ class _FrontMatter(BaseModel):
     description: str = ""
 
 
-def read_prompt(path: Path, *, name: str, version: str) -> PromptTemplate:
-    """Reads and tries one prompt file. Raises ConfigError that names the file, the line or key, and what to do."""
-    content = _read(path)
+def parse_prompt(path: PurePath, data: bytes, *, name: str, version: str) -> PromptTemplate:
+    """Reads and tries what the prompt file ``path`` holds. Raises ConfigError that names the file, the line or key, and what
+    to do.
+    """
+    content = _text(path, data)
     front, body, body_line = _split(path, content)
     matter = _front_matter(path, front)
     try:
@@ -71,12 +73,7 @@ def read_prompt(path: Path, *, name: str, version: str) -> PromptTemplate:
     )
 
 
-def _read(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"The prompt {path} cannot be read: {error.strerror}; check the file.") from error
+def _text(path: PurePath, data: bytes) -> str:
     if len(data) > MAX_FILE_BYTES:
         raise ConfigError(f"The prompt {path} is larger than {MAX_FILE_BYTES} bytes; shorten it.")
     try:
@@ -85,7 +82,7 @@ def _read(path: Path) -> str:
         raise ConfigError(f"The prompt {path} is not UTF-8 at byte {error.start}; save it as UTF-8.") from error
 
 
-def _split(path: Path, content: str) -> tuple[str, str, int]:
+def _split(path: PurePath, content: str) -> tuple[str, str, int]:
     """Front matter, template, and the file's line at which the template begins."""
     lines = content.split("\n")
     if lines[0].rstrip() != "---":
@@ -101,7 +98,7 @@ def _split(path: Path, content: str) -> tuple[str, str, int]:
     raise ConfigError(f"The prompt {path} has front matter that does not end; close it with a line '---'.")
 
 
-def _front_matter(path: Path, text: str) -> _FrontMatter:
+def _front_matter(path: PurePath, text: str) -> _FrontMatter:
     try:
         # Keys alone, with their places; aliases are not expanded by composing.
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -121,7 +118,7 @@ def _front_matter(path: Path, text: str) -> _FrontMatter:
         raise ConfigError(_sentence(path, tree, error)) from error
 
 
-def _sentence(path: Path, tree: yaml.Node | None, error: ValidationError) -> str:
+def _sentence(path: PurePath, tree: yaml.Node | None, error: ValidationError) -> str:
     """The first problem, by key and line."""
     first = error.errors()[0]
     location = [str(part) for part in first["loc"]]

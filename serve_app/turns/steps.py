@@ -119,6 +119,7 @@ class TurnRun:
             PromptRequest(
                 principal=self._turn.principal,
                 query=self._turn.query.content,
+                attachments=self._turn.query.attachments,
                 history=self._claim.history,
                 tools=tools,
                 kept=kept,

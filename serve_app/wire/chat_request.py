@@ -7,6 +7,7 @@ only skipped over. Fields that an application adds to the body are tolerated.
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -14,6 +15,7 @@ from msgspec import Raw, Struct
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from serve_app.errors import InvalidInput
+from serve_app.files.port import FILE_ID, download_path
 from serve_app.wire.requests import ConversationId, ModelId, ShortId
 
 MAX_MESSAGES = 10_000
@@ -62,10 +64,17 @@ class ChatRequest(BaseModel):
     tool_id: Annotated[ShortId | None, Field(validation_alias=AliasChoices("tool_id", "toolId"))] = None
 
     def query_text(self) -> tuple[str, str | None]:
-        """Text and id of the last message. Raises InvalidInput where it has parts other than readable text."""
+        """Text and id of the last message. Raises InvalidInput for text that cannot be read."""
         message = self.messages[-1]
         return _text_of(message), message.id or None
 
+    def file_ids(self) -> tuple[str, ...]:
+        """The files that go with the last message. Raises InvalidInput for one that was not uploaded here."""
+        parts = self.messages[-1].parts
+        return tuple(_file_id(part.get("url")) for part in parts if part.get("type") == "file")
+
+
+_FILE_URL = re.compile(re.escape(download_path("ID")).replace("ID", f"({FILE_ID.pattern})") + r"\Z")
 
 _READ = frozenset(
     ("id", "messages", "trigger", "messageId", "message_id", "model_id", "modelId", "tool_id", "toolId"),
@@ -162,12 +171,17 @@ def _nobody_asks() -> InvalidInput:
 def _text_of(message: UiMessage) -> str:
     texts: list[str] = []
     for part in message.parts:
-        kind = part.get("type")
-        if kind == "file":
-            raise InvalidInput("messages: files are not supported yet; send text.")
-        if kind == "text":
+        if part.get("type") == "text":
             texts.append(_checked_text(part.get("text")))
     return "\n".join(texts)
+
+
+def _file_id(url: object) -> str:
+    """Of a file part, the id in its address; whose file it is, its store knows."""
+    found = _FILE_URL.search(url) if isinstance(url, str) else None
+    if found is None:
+        raise InvalidInput("messages: upload a file to /api/file first, and send the url that it is given.")
+    return found[1]
 
 
 def _checked_text(text: object) -> str:

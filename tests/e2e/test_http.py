@@ -117,7 +117,7 @@ async def test_health_and_readiness_need_no_identity(graph: ParleyServer) -> Non
         ready = (await http.get("/ready")).json()
     assert ready["status"] == "ready"
     assert {name: view["state"] for name, view in ready["dependencies"].items()} == {
-        "store": "up", "models": "up", "prompts": "up", "tools": "up",
+        "store": "up", "models": "up", "prompts": "up", "tools": "up", "files": "up",
     }  # fmt: skip
     assert ready["dependencies"]["models"]["simulated"] is True
     servers = {server["name"]: server for server in ready["dependencies"]["tools"]["servers"]}

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from azure.cosmos import PartitionKey
 from azure.cosmos.aio import CosmosClient
 
+from serve_app.settings import PROJECT_ROOT
 from tests.e2e.commands.azure import AzureAccount, azure_account
 from tests.simulators.files.azurite import Azurite, running_azurite
 from tests.unit.cli.conftest import Run
@@ -196,6 +200,23 @@ def test_entra_id_without_any_credential_says_where_one_can_come_from(
     for check in ("cosmos account", "blob storage"):
         assert "Entra ID gave no token" in said(found[check])
         assert "managed identity" in said(found[check])
+
+
+def test_nothing_but_the_findings_is_printed_by_a_command_of_its_own(folder: Path) -> None:
+    """The SDKs' own logs are to be seen only where no test runner takes them."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("AZURE_", "MSI_", "IDENTITY_"))}
+    ours |= {
+        "HOME": "/nonexistent",
+        "PARLEY_STORE": "azure",
+        "PARLEY_AZURE__COSMOS_ENDPOINT": "https://127.0.0.1:9/",
+        "PARLEY_AZURE__BLOB_ENDPOINT": "https://127.0.0.1:9/devstoreaccount1",
+        "PYTHONPATH": str(PROJECT_ROOT),
+    }
+    command = (sys.executable, "-m", "serve_app.cli", "store", "init", "--dry-run")
+    ended = subprocess.run(command, env=ours, cwd=folder, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("AZURE_COSMOS_KEY is not set, and Entra ID gave no token: ")
+    assert ended.stderr.count("\n") == 1
 
 
 def test_entra_id_is_not_used_unencrypted(run: Run, azure: AzureAccount, monkeypatch: pytest.MonkeyPatch) -> None:

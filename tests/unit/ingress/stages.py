@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from serve_app.domain.conversation import Message, SessionPrompt, TextPart
 from serve_app.domain.events import (
@@ -27,6 +29,7 @@ from serve_app.domain.tools import ToolCall, ToolResult, ToolServerState, ToolSe
 from serve_app.domain.turns import AppendTurn, FinishTurn, Owner, TurnState
 from serve_app.domain.usage import Usage
 from serve_app.errors import NotFound, ParleyError, StageUnavailable
+from serve_app.files.filesystem import FilesystemFiles
 from serve_app.identity.development import DevelopmentAuthenticator
 from serve_app.ingress.services import IngressServices
 from serve_app.models.port import TextSink
@@ -295,11 +298,14 @@ class Stages:
     tools: StubTools
     prompts: StubPrompts
     metrics: MemoryMetrics
+    files_folder: TemporaryDirectory[str] = field(default_factory=TemporaryDirectory)
 
     def services(self, settings: Settings | None = None) -> IngressServices:
+        chosen = settings or Settings(store="memory", turn=TurnSettings(title_wait_s=0.05))
         return IngressServices(
-            settings=settings or Settings(store="memory", turn=TurnSettings(title_wait_s=0.05)),
+            settings=chosen,
             store=self.store,
+            files=FilesystemFiles(Path(self.files_folder.name), chosen.files),
             turns=self.turns,
             models=self.models,
             tools=self.tools,

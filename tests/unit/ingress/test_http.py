@@ -17,7 +17,8 @@ from starlette.routing import Route
 
 from serve_app.domain.generation import ModelCatalog
 from serve_app.domain.tools import ToolServerState
-from serve_app.errors import StageUnavailable
+from serve_app.errors import Overloaded, StageUnavailable
+from serve_app.files.filesystem import FilesystemFiles
 from serve_app.ingress.app import create_app
 from serve_app.ingress.edge import CSP
 from serve_app.ingress.services import IngressServices
@@ -145,7 +146,7 @@ async def test_ready_reports_each_dependency(client: Client) -> None:
     body = reply.json()
     assert body["status"] == "ready"
     assert {name: d["state"] for name, d in body["dependencies"].items()} == dict.fromkeys(
-        ("store", "models", "prompts", "tools"), "up"
+        ("store", "models", "prompts", "tools", "files"), "up"
     )
     assert body["dependencies"]["models"]["simulated"] is True
     assert [s["name"] for s in body["dependencies"]["tools"]["servers"]] == ["crm", "hr"]
@@ -161,6 +162,28 @@ async def test_a_tool_server_that_is_down_degrades_and_does_not_stop(client: Cli
         "tools": 0,
         "error": "connection refused",
     }
+
+
+@pytest.mark.parametrize("slow", [False, True])
+async def test_without_files_the_replica_goes_on_and_says_so(
+    stages: Stages, slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_app.ingress.readiness.CHECK_TIMEOUT_S", 0.5)
+
+    class Away(FilesystemFiles):
+        async def check(self) -> None:
+            if slow:
+                await asyncio.Event().wait()
+            raise Overloaded("The disk is full.")
+
+    services = stages.services()
+    away = Away(services.settings.data_dir, services.settings.files)
+    client = Client(create_app(IngressServices(**{**vars(services), "files": away})))
+    reply = await client.request("GET", "/ready")
+    assert (reply.status, reply.json()["status"]) == (200, "degraded")
+    found = reply.json()["dependencies"]["files"]
+    said = "Where files are kept does not answer." if slow else "The disk is full."
+    assert (found["state"], found["error"]) == ("degraded", said)
 
 
 @pytest.mark.parametrize("which", ["store", "models", "prompts", "tools", "extra"])
@@ -470,7 +493,7 @@ async def test_every_route_is_described_with_an_example(client: Client) -> None:
             where = f"{method} {path}"
             assert operation.get("summary"), where
             if (body := operation.get("requestBody")) is not None:
-                assert has_example(body["content"]["application/json"], schemas), where
+                assert has_example(next(iter(body["content"].values())), schemas), where
             ok = next(reply for status, reply in operation["responses"].items() if status.startswith("2"))
             for content in ok.get("content", {}).values():
                 assert has_example(content, schemas), where

@@ -193,7 +193,7 @@ async def test_a_log_that_breaks_off_ends_the_stream_with_an_error(
         ({"messages": [{"role": "assistant", "parts": []}]}, 422, "messages"),
         ({"messages": [{"role": "user", "parts": []}]}, 422, "content"),
         ({"messages": [{"role": "user", "parts": [{"type": "text", "text": 3}]}]}, 422, "text"),
-        ({"messages": [{"role": "user", "parts": [{"type": "file", "url": "data:x"}]}]}, 422, "files"),
+        ({"messages": [{"role": "user", "parts": [{"type": "file", "url": "data:x"}]}]}, 422, "/api/file"),
         ({"trigger": "shout"}, 422, "trigger"),
         ({"id": "no/slash"}, 422, "id"),
         ({"id": 7}, 422, "id"),

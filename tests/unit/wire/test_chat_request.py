@@ -105,3 +105,30 @@ def test_any_json_is_a_request_or_a_refusal(body: Any) -> None:
     except (InvalidInput, ValidationError):
         return
     assert text.encode() is not None
+
+
+@pytest.mark.parametrize("before", ["", "https://parley.example", "http://127.0.0.1:8000"])
+def test_a_file_part_names_a_file_that_was_uploaded_before(before: str) -> None:
+    file_id = "f_01JCQ2Z7M5Y8W3X9K4T6V1B0ND"
+    part = {"type": "file", "mediaType": "text/plain", "url": f"{before}/api/file/{file_id}/download"}
+    request = parsed([{"role": "user", "parts": [{"type": "text", "text": "Read this"}, part]}])
+    assert request.file_ids() == (file_id,)
+    assert request.query_text() == ("Read this", None)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "data:text/plain;base64,SGk=",
+        "https://elsewhere.example/a.txt",
+        "/api/file/../../etc/passwd/download",
+        "/api/file/f_01JCQ2Z7M5Y8W3X9K4T6V1B0ND/download?x=1",
+        "",
+        None,
+        7,
+    ],
+)
+def test_a_file_that_was_not_uploaded_here_is_refused_with_what_to_do(url: Any) -> None:
+    request = parsed([{"role": "user", "parts": [{"type": "text", "text": "Hi"}, {"type": "file", "url": url}]}])
+    with pytest.raises(InvalidInput, match="upload a file to /api/file first"):
+        request.file_ids()
