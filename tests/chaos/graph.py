@@ -59,6 +59,11 @@ class Graph:
         self._listening: dict[str, int] = {}
 
     @property
+    def shows_first(self) -> bool:
+        """Whether text is shown before it is stored: where writes cost money."""
+        return self._variables.get("PARLEY_STORE") == "azure"
+
+    @property
     def url(self) -> str:
         return self.server.url
 

@@ -66,7 +66,7 @@ class World:
         return Crowd(self, url or self.graph.url, on_event)
 
     async def judge(self, entries: Sequence[Entry]) -> Verdict:
-        return await judge(entries, self.api, self.session, self.graph.desk_url)
+        return await judge(entries, self.api, self.session, self.graph.desk_url, shown_first=self.graph.shows_first)
 
     async def outcome(self, entries: Sequence[Entry]) -> Outcome:
         """An outcome with the ledger's verdict in it."""
