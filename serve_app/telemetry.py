@@ -50,7 +50,11 @@ METRICS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "parley_append_ms": ("histogram", "Duration of an append to the turn log.", ()),
     "parley_append_turns": ("histogram", "Turns that shared one append.", ()),
     "parley_store_queue": ("gauge", "Writes waiting for the store's writer.", ()),
-    "parley_store_request_units_total": ("counter", "Request units that Cosmos DB charged, by operation.", ("operation",)),
+    "parley_store_request_units_total": (
+        "counter",
+        "Request units that Cosmos DB charged, by operation.",
+        ("operation",),
+    ),
     "parley_store_call_ms": ("histogram", "Duration of calls to Cosmos DB, by operation.", ("operation",)),
     "parley_connections": ("gauge", "Open WebSocket connections of this replica.", ()),
     "parley_http_requests_total": ("counter", "HTTP requests, by route and status.", ("route", "status")),

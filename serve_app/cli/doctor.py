@@ -29,8 +29,8 @@ def doctor(
 ) -> None:
     """Check configuration and everything it needs, and say what to do.
 
-    Looks at Python and the installed packages, settings, data folder, prompts, models file, tool servers' file and ports;
-    asks each model provider whether it accepts the key, and each tool server for its tools. Nothing is changed. Where
+    Looks at Python and the installed packages, settings, data folder or Azure account, prompts, models file, tool servers' file
+    and ports; asks each model provider whether it accepts the key, and each tool server for its tools. Nothing is changed. Where
     Parley runs already, its store and tool servers are taken from what it says itself, and it is not disturbed.
 
     In front of each line: ✓ is well, ! works, but should be looked at, ✗ keeps Parley from working.
@@ -98,6 +98,8 @@ def _passed(name: str, check: Callable[[], None], message: str) -> Finding:
 
 def _check_surroundings(settings: Settings, secrets: Secrets, broken: set[str]) -> list[Finding]:
     """Ports, store, providers and tool servers, as far as the files that are not ``broken`` tell of them."""
+    from serve_app.cli.checks_azure import check_azure
+    from serve_app.cli.checks_cache import check_cache
     from serve_app.cli.checks_services import check_services
     from serve_app.cli.checks_store import check_store
     from serve_app.embedded import companions_of
@@ -111,7 +113,8 @@ def _check_surroundings(settings: Settings, secrets: Secrets, broken: set[str]) 
         if models_known and companions_of(settings, secrets):
             companions_run, found = _check_companions_port(settings)
             findings.append(found)
-        findings += check_store(settings)
+        findings += check_azure(settings, secrets) if settings.store == "azure" else check_store(settings)
+        findings += check_cache(settings, secrets)
     if models_known:
         ask_tools = graph is None and "tools file" not in broken
         findings += check_services(settings, secrets, ask_tools=ask_tools, companions_run=companions_run)

@@ -23,6 +23,7 @@ def run_all(settings: Settings, secrets: Secrets) -> None:
     """Every check, those that say most about a second start first. Raises ConfigError."""
     check_settings(settings)
     check_files(settings, secrets)
+    check_cache(settings, secrets)
     check_ports(settings, secrets)
     check_data_dir(settings)
 
@@ -49,6 +50,13 @@ def check_files(settings: Settings, secrets: Secrets) -> None:
     check_tool_servers(settings)
     check_script(settings, secrets)
     check_prompts(settings)
+
+
+def check_cache(settings: Settings, secrets: Secrets) -> None:
+    """A Redis that the settings ask for has its package and its address. Makes no connection. Raises ConfigError."""
+    from serve_app.caching.connect import connect
+
+    connect(settings, secrets)
 
 
 def check_models(settings: Settings, secrets: Secrets) -> None:

@@ -35,7 +35,9 @@ def test_a_commands_line_in_the_list_is_the_first_of_its_own_help(name: str) -> 
     assert documented.splitlines()[0] == COMMANDS[name][1]
 
 
-@pytest.mark.parametrize("name", ["serve", "chat", "doctor", "tools", "turn show"])
+@pytest.mark.parametrize(
+    "name", ["serve", "chat", "doctor", "tools", "turn show", "store init", "store copy", "store show"]
+)
 def test_each_commands_help_names_its_exit_codes(run: Run, name: str) -> None:
     result = run(*name.split(), "--help")
     assert result.exit_code == 0

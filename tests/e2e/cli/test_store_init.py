@@ -11,7 +11,7 @@ from azure.cosmos import PartitionKey, ThroughputProperties
 from azure.cosmos.aio import CosmosClient
 
 from serve_app.storage.cosmos.layout import CONTAINERS, SESSIONS
-from tests.e2e.commands.azure import AzureAccount, azure_account
+from tests.e2e.cli.azure_account import AzureAccount, azure_account
 from tests.simulators.files.azurite import Azurite, running_azurite
 from tests.unit.cli.conftest import Run
 

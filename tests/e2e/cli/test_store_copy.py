@@ -24,7 +24,7 @@ from tests.contract.store_inputs import (
     queued,
     running,
 )
-from tests.e2e.commands.azure import AzureAccount, azure_account
+from tests.e2e.cli.azure_account import AzureAccount, azure_account
 from tests.simulators.files.azurite import Azurite, running_azurite
 from tests.unit.cli.conftest import Run
 
@@ -151,7 +151,7 @@ def test_a_copy_that_azure_ends_half_way_goes_on(
     asyncio.run(fill(folder / "data"))
     monkeypatch.setattr("serve_app.cli.store_copy.PATIENCE_S", 0.0)
     monkeypatch.setattr("serve_app.cli.store_copy.PAGE_CONVERSATIONS", 4)
-    monkeypatch.setenv("PARLEY_AZURE__RETRY_S", "0.01")
+    monkeypatch.setenv("PARLEY_AZURE__RETRY_S", "1")
     fault = azure.cosmos.faults.add(operation="batch", container="sessions", status=503, skip=6)
     copy = ("store", "copy", "--from", "sqlite", "--to", "cosmos")
     stopped = run(*copy)
@@ -207,3 +207,20 @@ def test_without_an_account_the_missing_setting_is_named(run: Run, folder: Path)
     found = run("store", "copy", "--from", "sqlite", "--to", "cosmos")
     assert found.exit_code == 2
     assert "PARLEY_AZURE__COSMOS_ENDPOINT is needed" in found.stderr
+
+
+def test_a_copy_stopped_by_hand_says_how_it_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def stopped(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("serve_app.cli.store._copy", stopped)
+    found = run("store", "copy", "--from", "sqlite", "--to", "cosmos")
+    assert (found.exit_code, found.stderr) == (130, "Stopped. The same command goes on from where it stopped.\n")
+
+
+def test_uploads_are_named_as_left_behind(run: Run, folder: Path, azure: AzureAccount) -> None:
+    asyncio.run(fill_other(folder / "data"))
+    (folder / "data" / "files" / "acme").mkdir(parents=True)
+    found = run("store", "copy", "--from", "sqlite", "--to", "cosmos")
+    assert found.exit_code == 0
+    assert f"Not copied: the files that users have uploaded, in {folder / 'data' / 'files'}." in found.stdout

@@ -15,7 +15,7 @@ from azure.cosmos import PartitionKey
 from azure.cosmos.aio import CosmosClient
 
 from serve_app.settings import PROJECT_ROOT
-from tests.e2e.commands.azure import AzureAccount, azure_account
+from tests.e2e.cli.azure_account import AzureAccount, azure_account
 from tests.simulators.files.azurite import Azurite, running_azurite
 from tests.unit.cli.conftest import Run
 
@@ -105,7 +105,7 @@ def test_a_container_that_cannot_be_used_as_it_is_is_a_problem(run: Run, azure: 
     assert "Container jobs: its partition key is /id and has to be /tenantId, /kind" in said(found["cosmos database"])
 
 
-def test_indexes_that_are_missing_and_other_throughput_are_warnings(
+def test_other_indexes_and_other_throughput_are_warnings(
     run: Run, azure: AzureAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PARLEY_AZURE__COSMOS_MAX_RUS", "10000")
@@ -115,8 +115,8 @@ def test_indexes_that_are_missing_and_other_throughput_are_warnings(
 
     async def spoil(database: Any) -> None:
         key = PartitionKey(path=["/tenantId", "/userId"], kind="MultiHash")
-        nothing = {"indexingMode": "none", "automatic": False}
-        await database.replace_container("inbox", key, indexing_policy=nothing, default_ttl=-1)
+        every: Any = {"indexingMode": "consistent", "includedPaths": [{"path": "/*"}], "excludedPaths": []}
+        await database.replace_container("inbox", key, indexing_policy=every, default_ttl=-1)
 
     with_database(azure, spoil)
     code, found = examine(run)
