@@ -9,7 +9,7 @@ ALONE := tests/e2e/page tests/e2e/cli  # start no graph, and mostly wait: severa
 unexport PYTHONDONTWRITEBYTECODE  # bytecode compiled once makes every start several times faster
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test run test lint chaos peers lock benchmark clean
+.PHONY: help setup setup-test run test test-azure lint chaos peers lock benchmark clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,12 @@ test: setup-test peers  ## run the whole suite
 	$(BIN)/python -m pytest -n auto tests/unit tests/contract tests/simulators tests/simulation --cov --cov-report=term
 	$(BIN)/python -m pytest -n 4 $(ALONE)
 	$(BIN)/python -m pytest tests/integration tests/e2e tests/chaos $(ALONE:%=--ignore=%)
+
+test-azure: setup-test  ## the store's tests on an account of yours: COSMOS_ENDPOINT=… COSMOS_KEY=…
+	@test -n "$(COSMOS_ENDPOINT)" -a -n "$(COSMOS_KEY)" \
+	  || { echo "Name an account that tests may make databases in: make test-azure COSMOS_ENDPOINT=https://… COSMOS_KEY=…"; exit 2; }
+	@COSMOS_ENDPOINT="$(COSMOS_ENDPOINT)" COSMOS_KEY="$(COSMOS_KEY)" $(BIN)/python -m pytest -k cosmos --timeout 600 \
+	  tests/contract tests/simulators/storage
 
 chaos: setup-test  ## kill, stall and cut a running graph, and print what became of its turns
 	$(BIN)/python -m tests.chaos $(CHAOS)
