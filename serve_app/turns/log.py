@@ -9,9 +9,9 @@ same however many tokens the provider sent meanwhile.
     async   shown at once; stored every ``commit_s``
     exit    shown at once; stored when its step has ended
 
-In all three the end of a turn is shown when it is stored, and whatever ``durable`` waits for is stored at once. What is
-shown first goes no further ahead of the store than the store has been told (``AppendTurn.ahead``): the next owner of a turn
-whose owner died must know which numbers clients may have seen.
+In all three the calls of tools, their results and the end of a turn are stored at once and shown when they are: the next
+owner must not tell of a call otherwise than clients have been told. Text that is shown first goes no further ahead of the
+store than the store has been told (``AppendTurn.ahead``): the next owner must know which numbers clients may have seen.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from serve_app.domain.conversation import SessionPrompt
-from serve_app.domain.events import EventRecord, TerminalEvent, TextDelta, TurnEvent
+from serve_app.domain.events import EventRecord, TerminalEvent, TextDelta, ToolFinished, TurnEvent
 from serve_app.domain.turns import AppendReply, AppendTurn, FinishTurn, StepRecord, Turn
 from serve_app.errors import LeaseLost
 from serve_app.settings import TurnSettings
@@ -29,8 +29,7 @@ from serve_app.settings import TurnSettings
 Wake = Callable[[bool], None]
 """Tells the writer that there is something to append, or to show; True asks not to wait for the tick."""
 
-_TOOL_STARTED = b'{"type":"tool.started"'
-"""Shown when it is stored, as it is before the tool is called: once a step's tools have begun, its text is never void."""
+_OF_TOOLS = b'{"type":"tool.'
 AHEAD = {"sync": 0, "async": 512, "exit": 512}
 """How many events may be shown beyond what is stored."""
 
@@ -38,10 +37,8 @@ AHEAD = {"sync": 0, "async": 512, "exit": 512}
 class TurnLog:
     """Not thread-safe: everything happens on the stage's event loop."""
 
-    def __init__(
-        self, turn: Turn, settings: TurnSettings, wake: Wake, commit: Callable[[], None] | None = None
-    ) -> None:
-        """``commit`` asks for an append now; where ``wake`` does that itself it is not needed."""
+    def __init__(self, turn: Turn, settings: TurnSettings, wake: Wake, commit: Wake | None = None) -> None:
+        """``commit`` asks for an append; where ``wake`` does that itself it is not needed."""
         self.key = turn.key
         self.epoch = turn.epoch
         self.step = len(turn.steps)
@@ -53,12 +50,14 @@ class TurnLog:
         """When the lease was last renewed, on the loop's clock. Kept by the writer."""
         self._settings = settings
         self._wake = wake
-        self._commit = commit or (lambda: wake(True))
+        self._commit = commit or wake
         self._ahead = AHEAD[settings.durability]
         self._next_seq = turn.last_seq + 1
         self._shown_seq = turn.last_seq
         self._may_show = max(turn.last_seq, turn.shown_seq)
         self._looked_at = 0
+        self._taken_seq = turn.last_seq
+        self._result_waits = False
         self._text: list[str] = []
         self._records: list[EventRecord] = []
         self._step_records: dict[int, StepRecord] = {}
@@ -105,6 +104,9 @@ class TurnLog:
         """Adds an event of type ``event``; ``turn_id`` and ``seq`` are filled in here."""
         self.close_text()
         self._add(event(turn_id=self.key.turn_id, seq=self._next_seq, **fields))
+        if event is ToolFinished:
+            self._result_waits = True
+            self._commit(False)  # those that come together are stored together
         self._wake(True)
 
     def checkpoint(self, record: StepRecord) -> None:
@@ -138,26 +140,26 @@ class TurnLog:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # What is dirty goes with the next take; else it is what is in flight now that is waited for.
         self._waiters.append((self._takes + 1 if self.dirty else self._takes, waiter))
-        self._commit()
+        self._commit(True)
         await waiter
 
     # -- the writer's side -------------------------------------------------------------------------------------------
 
     def show(self) -> Sequence[EventRecord]:
         """What may be shown now though it is not stored yet, each record once."""
-        if not self._ahead:
-            return ()
+        if not self._ahead or self._taken_seq > self._shown_seq:
+            return ()  # what waits for the store comes first
         self.close_text()
         shown: list[EventRecord] = []
         for record in self._records[self._looked_at :]:
-            if record.terminal or record.seq > self._may_show or record.body.startswith(_TOOL_STARTED):
+            if record.terminal or record.seq > self._may_show or record.body.startswith(_OF_TOOLS):
                 break
             shown.append(record)
         if shown:
             self._looked_at += len(shown)
             self._shown_seq = shown[-1].seq
         if self._near_limit:
-            self._commit()
+            self._commit(True)
         return shown
 
     def unshown(self, append: AppendTurn) -> Sequence[EventRecord]:
@@ -186,7 +188,7 @@ class TurnLog:
     @property
     def _must_commit(self) -> bool:
         awaited = any(take > self._takes for take, _ in self._waiters)
-        return awaited or self._finish is not None or (self._ahead > 0 and self._near_limit)
+        return awaited or self._result_waits or self._finish is not None or (self._ahead > 0 and self._near_limit)
 
     def take(self) -> AppendTurn:
         """What is to be appended now; empty of records it renews the lease."""
@@ -206,11 +208,14 @@ class TurnLog:
             ahead=self._ahead,
         )
         self._records.clear()
+        self._result_waits = False
         self._looked_at = 0
         self._step_records.clear()
         self._session_prompt = self._finish = None
         self._uncounted = False
         self._takes += 1
+        if append.records:
+            self._taken_seq = append.records[-1].seq
         self._in_flight = True
         return append
 
@@ -225,6 +230,8 @@ class TurnLog:
         if append.finish is not None:
             self.closed = True
         self._may_show = max(self._may_show, reply.last_seq + append.ahead)
+        if self._ahead and (self._text or self._records):
+            self._wake(False)  # it may have waited for this append
         waiting = []
         for take, waiter in self._waiters:
             if take > self._takes:

@@ -102,7 +102,7 @@ class LogWriter:
 
     def open(self, turn: Turn) -> TurnLog:
         """A log for a turn this replica has just claimed."""
-        turn_log = TurnLog(turn, self._settings, (self._shows or self._appends).signal, self._commit)
+        turn_log = TurnLog(turn, self._settings, (self._shows or self._appends).signal, self._appends.signal)
         turn_log.last_append = asyncio.get_running_loop().time()
         self._logs[turn.key.turn_id] = turn_log
         return turn_log
@@ -115,9 +115,6 @@ class LogWriter:
         if self._logs.get(turn_log.key.turn_id) is turn_log:
             del self._logs[turn_log.key.turn_id]
 
-    def _commit(self) -> None:
-        self._appends.signal(True)
-
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         # A fresh context: a task made inside a request would be cancelled with that request.
         task = asyncio.create_task(work, name=name, context=contextvars.Context())
@@ -128,13 +125,16 @@ class LogWriter:
         while True:
             await shows.next(None)
             for turn_log in list(self._logs.values()):
-                try:
-                    if not turn_log.closed and (records := turn_log.show()):
-                        self._publish(turn_log.key.turn_id, records)
-                except Exception:
-                    log.exception(
-                        "show_failed", turn=turn_log.key.turn_id
-                    )  # it is stored, and followers go on from there
+                if not turn_log.closed:
+                    self._show(turn_log)
+
+    def _show(self, turn_log: TurnLog) -> None:
+        try:
+            if records := turn_log.show():
+                self._publish(turn_log.key.turn_id, records)
+        except Exception:
+            # It will be stored all the same, and followers go on from there.
+            log.exception("show_failed", turn=turn_log.key.turn_id)
 
     async def _append_rounds(self) -> None:
         at_most_s = min(self._settings.renew_s, self._settings.commit_s) / 3
@@ -167,6 +167,7 @@ class LogWriter:
         for turn_log in list(self._logs.values()):
             if turn_log.closed or not turn_log.due(now):
                 continue
+            self._show(turn_log)  # what is taken before it is shown would be overtaken by what comes after it
             try:
                 taken.append((turn_log, turn_log.take()))
             except Exception:
@@ -193,7 +194,7 @@ class LogWriter:
             if reply.next_turn is not None:
                 self._start_turn(reply.next_turn)
             if turn_log.due(now):
-                self._commit()
+                self._appends.signal(True)
 
     async def _append_patiently(self, batch: list[AppendTurn]) -> list[AppendReply]:
         """A store that is away is a pause: the same records are sent again, which the store takes as written."""

@@ -21,7 +21,8 @@ from tests.simulation.schedule import Durability
 T = TypeVar("T")
 
 SHOWN_WHEN_STORED = tuple(
-    f'{{"type":"{event}"'.encode() for event in ("tool.started", "chat_response", "turn.failed", "turn.cancelled")
+    f'{{"type":"{event}"'.encode()
+    for event in ("tool.started", "tool.finished", "chat_response", "turn.failed", "turn.cancelled")
 )
 
 

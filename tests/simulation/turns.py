@@ -67,10 +67,16 @@ class SimFollower:
         self._faults = faults
         self._ledger = ledger
         self._free_at = 0.0
+        self._seq: int | None = None
 
     def push(self, items: Sequence[TailItem]) -> bool:
         for item in items:
             if isinstance(item, EventRecord):
+                follows = self._seq is None or item.seq == self._seq + 1
+                self._ledger.verdict.expect(
+                    follows, "a tail has no gap", f"{self._turn_id}: {item.seq} after {self._seq}"
+                )
+                self._seq = item.seq
                 allowed = self._ledger.may_be_shown(self._turn_id, item)
                 self._ledger.verdict.expect(allowed, "commit before show", f"{self._turn_id}: event {item.seq}")
         fault = self._faults.at("deliver")

@@ -121,7 +121,7 @@ async def test_a_call_is_stored_before_its_tool_runs_and_shown_after_that(durabi
             await gate.wait()
             await running
             shown = [item for batch in [batch async for batch in tail] for item in batch]
-    assert len(store.carrying) == 2, "one append before the tool, one at the end"
+    assert len(store.carrying) == 3, "one append before the tool, one with its result, one at the end"
     records = tuple(item for item in shown if isinstance(item, EventRecord))
     assert records == (await store.read_events(key)).records[1:]
 
@@ -218,6 +218,70 @@ async def test_the_text_of_a_turn_cancelled_between_owners_is_what_its_clients_a
     whole(events)
     assert (events[-1]["type"], events[-1]["response"]) == ("turn.cancelled", "Hel")
     assert shown_text(events) == "Hel"
+
+
+async def test_what_is_shown_while_an_append_takes_long_has_no_gap() -> None:
+    store = Counting()
+    hold = asyncio.Event()
+    models = ScriptedModels(Reply(pieces=tuple(f"{number} " for number in range(40)), hold=hold))
+    async with bench(models, store=store, durability="async", commit_s=0.001, titles=False) as b:
+        published: list[int] = []
+        publish = b.stage._tails.publish
+
+        def watched(turn_id: str, records: Sequence[EventRecord]) -> None:
+            published.extend(record.seq for record in records)
+            publish(turn_id, records)
+
+        b.stage._writer._publish = watched
+        key = await b.accept()
+        store.hold = asyncio.Event()
+        running = asyncio.create_task(b.stage.run_turn(key))
+
+        async def in_flight() -> bool:
+            return bool(store.carrying)
+
+        await until(in_flight)
+        hold.set()
+        before = len(published)
+
+        async def shown_meanwhile() -> bool:
+            return len(published) > before
+
+        await until(shown_meanwhile)
+        store.hold.set()
+        async with asyncio.timeout(SECONDS):
+            await running
+    assert published == list(range(2, published[-1] + 1))
+
+
+@pytest.mark.parametrize("durability", ["async", "exit"])
+async def test_a_result_that_was_shown_is_not_unknown_to_the_next_owner(durability: str) -> None:
+    clock = Clock()
+    store = Counting(clock)
+    after_tool = asyncio.Event()
+    models = ScriptedModels(Reply(tool_calls=(call(),)), Reply(pieces=("So", "!"), hold=after_tool))
+    tools = ScriptedTools(specs=(FIND,), results={"crm.find": {"sent": 1}})
+    first = Bench(models, tools, store=store, durability=durability, commit_s=LONG_S, titles=False)
+    second = Bench(
+        ScriptedModels(Reply(pieces=("Done.",))), tools, store=store, replica="r2", durability=durability, titles=False
+    )
+    async with two_replicas(first, second):
+        key = await first.accept()
+        tail = LocalTail(10_000)
+        running = asyncio.create_task(first.stage.run_turn(key, tail))
+        seen: list[TailItem] = []
+        batches = aiter(tail)
+        async with asyncio.timeout(SECONDS):
+            while not any(b"tool.finished" in item.body for item in seen if isinstance(item, EventRecord)):
+                seen += await anext(batches)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        clock.ahead_s = 100
+        await second.run(key)
+    events = await second.events(key)
+    whole(events)
+    assert [event["ok"] for event in events if event["type"] == "tool.finished"] == [True]
+    assert len(tools.calls) == 1
 
 
 async def test_another_turn_does_not_wait_for_an_append_that_takes_long() -> None:
