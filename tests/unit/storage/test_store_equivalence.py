@@ -1,4 +1,4 @@
-"""Whatever is done to them, the embedded store and the plain one in memory answer alike.
+"""Whatever is done to them, the embedded store, the one on Cosmos DB and the plain one in memory answer alike.
 
 Short by default; raise ``max_examples`` at the end of the file to look for longer.
 """
@@ -9,6 +9,7 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from msgspec.structs import replace
 from serve_app.domain.conversation import Conversation, Reaction
 from serve_app.domain.events import EventRecord
 from serve_app.domain.ids import ConversationKey, TurnKey
-from serve_app.domain.turns import AppendTurn, OnBusy, TurnClaim
+from serve_app.domain.turns import AcceptedTurn, AppendTurn, EventPage, OnBusy, Turn, TurnClaim
 from serve_app.errors import ParleyError
 from serve_app.storage.memory import MemoryStore
 from serve_app.storage.port import Store
 from serve_app.storage.sqlite import SqliteStore
+from tests.contract.cosmos_account import Account, open_account
 from tests.contract.store_inputs import (
     ANNA,
     FIRST,
@@ -41,6 +43,7 @@ from tests.contract.store_inputs import (
     share,
     step,
 )
+from tests.unit.storage.cosmos_alternating import Alternating
 
 CONVERSATIONS = (conversation_key("c1"), conversation_key("c2"), conversation_key("c1", OTHERS[0]))
 SHARES = (
@@ -73,17 +76,21 @@ class StoresAnswerAlike(RuleBasedStateMachine):
         self.memory = MemoryStore(clock=self.clock)
         self.sqlite = self.runner.run(SqliteStore.open(self.folder, clock=self.clock))
         self.sqlite._writer._connection.pragma("synchronous", "off")  # a quarter of the time; nothing dies here
+        self.others: list[Store] = [self.sqlite]
         self.turns: list[TurnKey] = []
 
     def teardown(self) -> None:
-        self.runner.run(self.sqlite.close())
+        for store in self.others:
+            self.runner.run(store.close())
         self.runner.close()
         shutil.rmtree(self.folder)
 
-    def both(self, call: Call) -> Any:
-        """Does the same to both, holds the answers against each other and gives the one of the memory."""
-        ours, theirs = (self.runner.run(answer(call(store))) for store in (self.memory, self.sqlite))
-        assert plain(ours) == plain(theirs)
+    def all(self, call: Call) -> Any:
+        """Does the same to all, holds the answers against each other and gives the one of the memory."""
+        ours = self.runner.run(answer(call(self.memory)))
+        for store in self.others:
+            theirs = self.runner.run(answer(call(store)))
+            assert plain(ours) == plain(theirs), store
         return ours
 
     @initialize(ended=st.integers(0, 2), running=st.booleans(), waiting=st.integers(0, 2))
@@ -96,12 +103,12 @@ class StoresAnswerAlike(RuleBasedStateMachine):
 
     @rule(key=conversations)
     def ensure(self, key: Any) -> None:
-        self.both(lambda store: store.ensure_conversation(key))
+        self.all(lambda store: store.ensure_conversation(key))
 
     @rule(key=conversations)
     def accept_where_there_may_be_nothing(self, key: Any) -> None:
         new = new_turn(key)
-        self.both(lambda store: store.accept_turn(new))
+        self.all(lambda store: store.accept_turn(new))
         self.turns.append(new.key)
 
     @rule(
@@ -117,7 +124,7 @@ class StoresAnswerAlike(RuleBasedStateMachine):
     ) -> None:
         self.ensure(key)
         new = new_turn(key, content, client_turn_id=client, client_message_id=called)
-        self.both(lambda store: store.accept_turn(new, on_busy=on_busy, max_waiting=max_waiting))
+        self.all(lambda store: store.accept_turn(new, on_busy=on_busy, max_waiting=max_waiting))
         self.turns.append(new.key)
 
     @precondition(lambda self: self.turns)
@@ -129,7 +136,7 @@ class StoresAnswerAlike(RuleBasedStateMachine):
             self.end_all(of)
         message_id = data.draw(st.sampled_from([of.user_message_id, of.assistant_message_id]))
         new = new_turn(of.conversation, "c", client_message_id=called, replaces=message_id)
-        self.both(lambda store: store.accept_turn(new, on_busy=on_busy))
+        self.all(lambda store: store.accept_turn(new, on_busy=on_busy))
         self.turns.append(new.key)
 
     @precondition(lambda self: self.turns)
@@ -137,14 +144,14 @@ class StoresAnswerAlike(RuleBasedStateMachine):
     def run(self, data: st.DataObject, kinds: list[str]) -> None:
         """A claim and appends that mostly fit, so that turns come to an end and others are let through."""
         key = data.draw(st.sampled_from(self.turns[-4:]))
-        self.both(partial(claim_for_dead, key))
+        self.all(partial(claim_for_dead, key))
         for kind in kinds:
-            self.both(partial(append_one, self.share(key, kind)))
+            self.all(partial(append_one, self.share(key, kind)))
 
     def end_all(self, of: TurnKey) -> None:
         for key in [key for key in self.turns if key.conversation == of.conversation]:
-            self.both(partial(claim_for_dead, key))
-            self.both(partial(append_one, self.share(key, "finish")))
+            self.all(partial(claim_for_dead, key))
+            self.all(partial(append_one, self.share(key, "finish")))
 
     @precondition(lambda self: self.turns)
     @rule(
@@ -155,14 +162,14 @@ class StoresAnswerAlike(RuleBasedStateMachine):
     )
     def claim(self, data: st.DataObject, owner: Any, limit: int, dead: tuple[str, ...]) -> None:
         key = data.draw(st.sampled_from(self.turns[-4:]))
-        self.both(lambda store: store.claim_turn(key, owner, lease_s=5, history_limit=limit, dead=dead))
+        self.all(lambda store: store.claim_turn(key, owner, lease_s=5, history_limit=limit, dead=dead))
 
     @precondition(lambda self: self.turns)
     @rule(data=st.data())
     def append(self, data: st.DataObject) -> None:
         keys = data.draw(st.lists(st.sampled_from(self.turns[-4:]), min_size=1, max_size=4, unique=True))
         batch = [self.share(key, data.draw(st.sampled_from(SHARES))) for key in keys]
-        self.both(lambda store: store.append(batch))
+        self.all(lambda store: store.append(batch))
 
     def share(self, key: TurnKey, kind: str) -> AppendTurn:
         turn = self.runner.run(answer(self.memory.get_turn(key)))
@@ -197,7 +204,7 @@ class StoresAnswerAlike(RuleBasedStateMachine):
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(self.turns[-4:]))
-        self.both(lambda store: store.request_cancel(key))
+        self.all(lambda store: store.request_cancel(key))
 
     @rule(
         key=conversations,
@@ -206,38 +213,34 @@ class StoresAnswerAlike(RuleBasedStateMachine):
         if_untitled=st.booleans(),
     )
     def update(self, key: Any, title: str | None, archived: bool | None, if_untitled: bool) -> None:
-        self.both(lambda store: store.update_conversation(key, title=title, archived=archived, if_untitled=if_untitled))
+        self.all(lambda store: store.update_conversation(key, title=title, archived=archived, if_untitled=if_untitled))
 
     @precondition(lambda self: self.turns)
     @rule(data=st.data(), reaction=st.sampled_from(["up", "down", None]))
     def react(self, data: st.DataObject, reaction: Reaction | None) -> None:
         key = data.draw(st.sampled_from(self.turns[-4:]))
-        self.both(lambda store: store.set_reaction(key.conversation, key.user_message_id, reaction))
+        self.all(lambda store: store.set_reaction(key.conversation, key.user_message_id, reaction))
 
     @precondition(lambda self: self.turns)
     @rule(data=st.data(), key=conversations, called=st.sampled_from(["m1", "m2"]))
     def find_messages(self, data: st.DataObject, key: Any, called: str) -> None:
         of = data.draw(st.sampled_from(self.turns[-4:]))
-        self.both(lambda store: store.find_message(key, called))
+        self.all(lambda store: store.find_message(key, called))
         for message_id in (of.user_message_id, of.assistant_message_id):
-            self.both(partial(get_and_find, of.conversation, message_id))
+            self.all(partial(get_and_find, of.conversation, message_id))
 
     @rule(key=conversations, really=seldom)
     def delete(self, key: Any, really: bool) -> None:
         if really:
-            self.both(lambda store: store.delete_conversation(key))
+            self.all(lambda store: store.delete_conversation(key))
 
     @rule(everything=seldom)
     def archive_or_delete_all(self, everything: bool) -> None:
-        self.both(lambda store: store.delete_all(ANNA) if everything else store.archive_all(ANNA))
+        self.all(lambda store: store.delete_all(ANNA) if everything else store.archive_all(ANNA))
 
     @rule(seconds=st.sampled_from([0.5, 4.5, 6.0]))
     def time_passes(self, seconds: float) -> None:
         self.clock.advance(seconds)
-
-    @rule(limit=st.sampled_from([1, 100]))
-    def prune(self, limit: int) -> None:
-        self.both(lambda store: store.prune_events(older_than_s=5, limit=limit))
 
     @rule(archived=st.booleans(), limit=st.integers(1, 3))
     def page_through_conversations(self, archived: bool, limit: int) -> None:
@@ -251,7 +254,7 @@ class StoresAnswerAlike(RuleBasedStateMachine):
                 if cursor is None:
                     return found
 
-        self.both(pages)
+        self.all(pages)
 
     @rule(key=conversations, descending=st.booleans(), limit=st.integers(1, 3), replaced=st.booleans())
     def page_through_messages(self, key: Any, descending: bool, limit: int, replaced: bool) -> None:
@@ -267,7 +270,7 @@ class StoresAnswerAlike(RuleBasedStateMachine):
                 if cursor is None:
                     return found
 
-        self.both(pages)
+        self.all(pages)
 
     @invariant()
     def everything_is_alike(self) -> None:
@@ -280,7 +283,32 @@ class StoresAnswerAlike(RuleBasedStateMachine):
             abandoned = await store.find_abandoned_turns()
             return [*found, sorted(key.turn_id for key in abandoned)]
 
-        self.both(look)
+        self.all(look)
+
+
+class EmbeddedStoreAnswersAlike(StoresAnswerAlike):
+    """With what the store on Cosmos DB does not do: there logs expire by themselves."""
+
+    @rule(limit=st.sampled_from([1, 100]))
+    def prune(self, limit: int) -> None:
+        self.all(lambda store: store.prune_events(older_than_s=5, limit=limit))
+
+
+class CosmosStoreAnswersAlike(StoresAnswerAlike):
+    """Two replicas of it, one of which mostly remembers what the other has changed since."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.account = open_account()
+        self.others.append(self.runner.run(self.open_cosmos()))
+
+    async def open_cosmos(self) -> Store:
+        return await Alternating.open(await self.account.__aenter__(), self.clock)
+
+    def teardown(self) -> None:
+        self.runner.run(self.others.pop().close())
+        self.runner.run(leave(self.account))
+        super().teardown()
 
 
 async def claim_for_dead(key: TurnKey, store: Store) -> object:
@@ -304,22 +332,40 @@ async def answer(call: Awaitable[Any]) -> Any:
 
 
 def plain(value: object) -> object:
-    """Without what adapters are free to choose: the spelling of an etag."""
+    """Without what adapters are free to choose: the spelling of an etag, and what a turn is charged."""
     if isinstance(value, Conversation):
         return replace(value, etag="")
+    if isinstance(value, Turn):
+        return replace(value, request_charge=None)
     if isinstance(value, TurnClaim):
-        return replace(value, conversation=replace(value.conversation, etag=""))
+        conversation = replace(value.conversation, etag="")
+        return replace(value, conversation=conversation, turn=replace(value.turn, request_charge=None))
+    if isinstance(value, AcceptedTurn):
+        interrupted = tuple(replace(turn, request_charge=None) for turn in value.interrupted)
+        return replace(value, turn=replace(value.turn, request_charge=None), interrupted=interrupted)
+    if isinstance(value, EventPage):
+        return replace(value, turn=replace(value.turn, request_charge=None))
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
 
 
-TestStoresAnswerAlike = StoresAnswerAlike.TestCase
-TestStoresAnswerAlike.settings = settings(
-    max_examples=25,
-    stateful_step_count=40,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    print_blob=True,
-    database=None,
-)
+async def leave(account: AbstractAsyncContextManager[Account]) -> None:
+    await account.__aexit__(None, None, None)
+
+
+def machine_settings(max_examples: int) -> settings:
+    return settings(
+        max_examples=max_examples,
+        stateful_step_count=40,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+        database=None,
+    )
+
+
+TestEmbeddedStoreAnswersAlike = EmbeddedStoreAnswersAlike.TestCase
+TestEmbeddedStoreAnswersAlike.settings = machine_settings(25)
+TestCosmosStoreAnswersAlike = CosmosStoreAnswersAlike.TestCase
+TestCosmosStoreAnswersAlike.settings = machine_settings(6)
