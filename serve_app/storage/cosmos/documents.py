@@ -14,10 +14,11 @@ import msgspec
 from msgspec import Struct, field
 
 from serve_app.domain.conversation import Conversation, Message, Reaction, Role, SessionPrompt
+from serve_app.domain.events import EventRecord
 from serve_app.domain.turns import NewTurn, Owner, StepRecord, Turn, TurnState
 from serve_app.domain.usage import Usage
 from serve_app.storage.cosmos.layout import Partition, conversation_of, turn_key
-from serve_app.storage.rules import datetime_of
+from serve_app.storage.rules import MisfitError, datetime_of
 
 Json = dict[str, Any]
 
@@ -103,6 +104,23 @@ class IdempotencyKey(Document, frozen=True, kw_only=True, tag="key"):
     turn_id: str
 
 
+Record = tuple[int, int, int, bool, str]
+"""Of an event: seq, step, attempt, whether it is terminal, body."""
+
+
+def kept_record(record: EventRecord) -> Record:
+    """Raises MisfitError for a body that is no text."""
+    try:
+        return record.seq, record.step, record.attempt, record.terminal, record.body.decode()
+    except UnicodeDecodeError as error:
+        raise MisfitError("a record's body is not UTF-8") from error
+
+
+def event_record(kept: Record) -> EventRecord:
+    seq, step, attempt, terminal, body = kept
+    return EventRecord(seq=seq, step=step, attempt=attempt, terminal=terminal, body=body.encode())
+
+
 class Step(Struct, frozen=True, rename="camel"):
     """A checkpoint, and what has to be known of it where its body lies elsewhere."""
 
@@ -117,7 +135,8 @@ class Step(Struct, frozen=True, rename="camel"):
 class TurnDocument(Document, frozen=True, kw_only=True, tag="turn"):
     """A turn. ``turn_id`` is the whole id, ``home`` the order of its conversation, ``given_s`` how long it was given from when
     it was made until its deadline, ``deadline`` the one it has if it was let through. ``accept_id`` names the call that
-    accepted it. Positions of its ``question`` and ``answer``."""
+    accepted it. Positions of its ``question`` and ``answer``. ``tail`` are the newest records of its log, as long as they are few
+    and small: a tool's call and its result then take one write each."""
 
     turn_id: str
     home: int
@@ -141,6 +160,7 @@ class TurnDocument(Document, frozen=True, kw_only=True, tag="turn"):
     was_let_through: bool = False
     deadline: float | None = None
     steps: tuple[Step, ...] = ()
+    tail: tuple[Record, ...] = ()
     finished_us: int | None = None
     outcome: str | None = None
     request_charge: float = 0.0
@@ -160,12 +180,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
     model_id: str | None = None
 
 
-Record = tuple[int, int, int, bool, str]
-"""Of an event: seq, step, attempt, whether it is terminal, body."""
-
-
 class LogEntry(Document, frozen=True, kw_only=True, tag="log"):
-    """The records of one append, as a list or, where they are many, elsewhere."""
+    """A stretch of a turn's records, as a list or, where they are many, elsewhere."""
 
     log_key: str
     records: list[Record] | Elsewhere

@@ -65,7 +65,8 @@ async def restore(
         if held.turn.finished_at is not None:
             age_s = max(0.0, sessions.clock() - held.turn.finished_at.timestamp())
         for records in _pieces((held.records or ())[1:]):
-            entry = log_entry(writer.batch, held.turn.key.turn_id, records, max(0.0, retention_s - age_s))
+            written = [documents.kept_record(record) for record in records]
+            entry = log_entry(writer.batch, held.turn.key.turn_id, written, max(0.0, retention_s - age_s))
             writer.batch.upsert(entry)
             await writer.write_if_full()
     await writer.write()

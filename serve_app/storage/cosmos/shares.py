@@ -24,6 +24,8 @@ from serve_app.storage.cosmos.documents import (
 )
 from serve_app.storage.rules import UNCLAIMED_S, MisfitError, fresh_records, to_us
 
+TAIL_CHARS = 4_096
+"""A longer tail becomes an entry: the turn's document is written again with each append."""
 _EXPIRES_LATER_S = 3_600
 """How much longer than its retention a log entry lives: it counts from when the entry was written, not from the turn's end."""
 
@@ -79,7 +81,7 @@ def decide(batch: Batch, known: Known, share: AppendTurn, now: float, *, retenti
     if head is not None and head is not known.head:
         batch.replace(msgspec.structs.replace(head, version=head.version + 1))
     if fresh:
-        batch.create(log_entry(batch, turn.turn_id, fresh, retention_s))
+        changed = _with_records(batch, changed, fresh, retention_s)
     return Decision("write", changed, repeated, follower)
 
 
@@ -154,16 +156,18 @@ def prompt_document(batch: Batch, json: str, fingerprint: str) -> Prompt:
     )
 
 
-def log_entry(batch: Batch, turn_id: str, records: Sequence[EventRecord], retention_s: float) -> LogEntry:
-    """Raises MisfitError for a body that is no text."""
-    try:
-        kept: list[documents.Record] = [
-            (record.seq, record.step, record.attempt, record.terminal, record.body.decode()) for record in records
-        ]
-    except UnicodeDecodeError as error:
-        raise MisfitError("a record's body is not UTF-8") from error
+def _with_records(batch: Batch, turn: TurnDocument, fresh: Sequence[EventRecord], retention_s: float) -> TurnDocument:
+    """The turn with a longer log: in its tail, or with an entry of all that its tail had. Raises MisfitError."""
+    kept = (*turn.tail, *map(documents.kept_record, fresh))
+    if not turn.ended and sum(len(record[-1]) for record in kept) <= TAIL_CHARS:
+        return msgspec.structs.replace(turn, tail=kept)
+    batch.create(log_entry(batch, turn.turn_id, kept, retention_s))
+    return msgspec.structs.replace(turn, tail=())
+
+
+def log_entry(batch: Batch, turn_id: str, kept: Sequence[documents.Record], retention_s: float) -> LogEntry:
     ulid = layout.ulid_of(turn_id)
-    last = records[-1].seq
+    last = kept[-1][0]
     body = batch.body(documents.json_of(kept), f"{ulid}-log-{last}")
     tenant_id, conversation_id = batch.partition
     return LogEntry(
@@ -171,7 +175,7 @@ def log_entry(batch: Batch, turn_id: str, records: Sequence[EventRecord], retent
         tenant_id=tenant_id,
         conversation_id=conversation_id,
         log_key=layout.log_key(ulid, last),
-        records=body if isinstance(body, Elsewhere) else kept,
+        records=body if isinstance(body, Elsewhere) else list(kept),
         ttl=int(retention_s) + _EXPIRES_LATER_S,
     )
 

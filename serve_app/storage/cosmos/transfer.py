@@ -128,6 +128,7 @@ class CosmosTransfer:
         records = None
         if not self._store.turns.has_expired(document):
             first = await self._store.turns.first_record(document)
+            written = [*written, *map(documents.event_record, document.tail)]
             records = (first, *(record for record in written if record.seq <= document.last_seq))
             if len(records) != document.last_seq:
                 records = None

@@ -226,6 +226,10 @@ class Turns:
                 if record.seq > after_seq:
                     size += len(record.body)
                     records.append(record)
+        # What the document still has, where nothing between is missing: it may be in an entry by now.
+        for record in map(documents.event_record, document.tail):
+            if record.seq == (records[-1].seq if records else after_seq) + 1:
+                records.append(record)
         return records
 
     async def records_of(self, entry: LogEntry) -> list[EventRecord]:
@@ -236,10 +240,7 @@ class Turns:
                 kept = _RECORDS.decode(await self._sessions.body(entry.partition, kept))
             except BodyMoved:
                 return []
-        return [
-            EventRecord(seq=seq, step=step, attempt=attempt, terminal=terminal, body=body.encode())
-            for seq, step, attempt, terminal, body in kept
-        ]
+        return [documents.event_record(record) for record in kept]
 
     async def first_record(self, document: TurnDocument) -> EventRecord:
         """Event 1, which is stored nowhere: it follows from the input."""

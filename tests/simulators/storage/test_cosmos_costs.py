@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from msgspec.structs import replace
 
 from serve_app.domain.events import EventRecord, ToolFinished, ToolStarted
 from serve_app.domain.ids import ConversationKey, TurnKey
@@ -36,8 +35,8 @@ MOST_WRITES, MOST_READS = 12, 6
 
 
 async def turn_with_a_tool(store: CosmosStore, conversation: ConversationKey) -> TurnKey:
-    """As a Turns replica runs it with ``durability: async``: the call of a tool is stored before it is made, all else once
-    the turn ends."""
+    """As a Turns replica runs it with ``durability: async``: the call of a tool is stored before it is made, its result before
+    it is shown, all else once the turn ends."""
     await store.ensure_conversation(conversation)
     key = (await store.accept_turn(new_turn(conversation, client_turn_id=f"k{conversation.conversation_id}"))).turn.key
     await store.claim_turn(key, FIRST, lease_s=15, history_limit=16, ahead=64)
@@ -51,8 +50,9 @@ async def turn_with_a_tool(store: CosmosStore, conversation: ConversationKey) ->
             turn_id=key.turn_id, seq=3, tool_call_id="call_1", name="crm.find", ok=True, result={}, duration_ms=1
         )
     )
-    rest = share(key, done, delta(key, 4), response(key, 5), finish=finish(key))
-    assert only(await store.append([replace(rest, steps=(step(0, 3), step(1, 5)))])).status == "ok"
+    assert only(await store.append([share(key, done, step=step(0, 3), ahead=64)])).status == "ok"
+    rest = share(key, delta(key, 4), response(key, 5), step=step(1, 5), finish=finish(key))
+    assert only(await store.append([rest])).status == "ok"
     return key
 
 
@@ -103,13 +103,14 @@ async def test_an_append_of_a_turn_that_runs_here_reads_nothing(replicas: Replic
     await claimed(store, key)
     log = replicas.account.sim.log
     log.clear()
-    await store.append([share(key, delta(key, 2))])
+    await store.append([share(key, delta(key, 2, "long " * 1_000))])
     assert (log.count(kind="write"), log.count(kind="read"), log.count(kind="query")) == (2, 0, 0)
     log.clear()
+    await store.append([share(key, delta(key, 3))])
     await store.append([share(key)])
-    assert (log.count(kind="write"), log.count(kind="read"), log.count(kind="query")) == (1, 0, 0)
+    assert (log.count(kind="write"), log.count(kind="read"), log.count(kind="query")) == (2, 0, 0)
     log.clear()
-    await store.append([share(key, response(key, 3), finish=finish(key))])
+    await store.append([share(key, response(key, 4), finish=finish(key))])
     assert (log.count(kind="write"), log.count(kind="read"), log.count(kind="query")) == (4, 0, 0)
 
 

@@ -19,7 +19,7 @@ from serve_app.storage.cosmos.documents import (
     MessageDocument,
     TurnDocument,
 )
-from serve_app.storage.cosmos.shares import Known, decide
+from serve_app.storage.cosmos.shares import TAIL_CHARS, Known, decide
 from serve_app.storage.cosmos.turns import claimed, refuse_claim
 from serve_app.storage.rules import UNCLAIMED_S, MisfitError
 from tests.contract.store_inputs import (
@@ -180,17 +180,37 @@ def test_a_claim_is_refused_while_the_turn_is_anothers_waits_or_has_ended() -> N
 # Appending
 
 
-def test_a_plain_append_is_one_entry_and_the_turn() -> None:
+def test_few_records_are_kept_with_their_turn() -> None:
     batch, turn, status = decided(Known(running_turn()), share(KEY, *deltas(KEY, 2, 4), ahead=10))
-    assert status == "write"
-    assert kinds(batch) == [("create", "e")]
+    assert (status, kinds(batch)) == ("write", [])
     assert (turn.last_seq, turn.shown_seq, turn.lease_until) == (4, 14, NOW + 5)
-    (entry,) = batch.documents
-    assert isinstance(entry, LogEntry)
+    assert [record[0] for record in turn.tail] == [2, 3, 4]
+
+
+def test_a_tail_that_grows_long_becomes_an_entry_of_all_of_it() -> None:
+    _, short, _ = decided(Known(running_turn()), share(KEY, *deltas(KEY, 2, 4)))
+    batch, turn, _ = decided(Known(short), share(KEY, delta(KEY, 5, "x" * TAIL_CHARS)))
+    assert kinds(batch) == [("create", "e")]
+    assert turn.tail == ()
+    assert entry_of(batch) == [2, 3, 4, 5]
+    _, again, _ = decided(Known(turn), share(KEY, delta(KEY, 6)))
+    assert [record[0] for record in again.tail] == [6]
+
+
+def test_the_tail_of_a_turn_that_ends_becomes_an_entry_that_expires() -> None:
+    of = head(open=(layout.turn_id(KEY),), message_count=1, last_position=2)
+    _, short, _ = decided(Known(running_turn(), of), share(KEY, *deltas(KEY, 2, 4)))
+    batch, turn, _ = decided(Known(short, of), share(KEY, response(KEY, 5), finish=finish(KEY)))
+    assert (entry_of(batch), turn.tail) == ([2, 3, 4, 5], ())
+
+
+def entry_of(batch: Batch) -> list[int]:
+    """The numbers of the records of the one entry that is made."""
+    (entry,) = (document for document in batch.documents if isinstance(document, LogEntry))
     assert isinstance(entry.records, list)
-    assert [record[0] for record in entry.records] == [2, 3, 4]
     assert entry.ttl is not None
     assert entry.ttl > 100
+    return [record[0] for record in entry.records]
 
 
 def test_a_renewal_writes_the_turn_alone() -> None:
