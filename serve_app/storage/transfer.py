@@ -104,10 +104,13 @@ class Transfer(Protocol):
 
 
 def same(ours: ConversationSnapshot, theirs: ConversationSnapshot) -> bool:
-    """Whether two snapshots show the same: all but what each store makes of its own (etags, charges, order of making)."""
+    """Whether two snapshots show the same: all but what each store makes of its own (etags, charges, order of making, and
+    leases, which hold a little longer wherever a store is opened)."""
     return _plain(ours) == _plain(theirs)
 
 
 def _plain(snapshot: ConversationSnapshot) -> ConversationSnapshot:
-    turns = tuple(replace(held, turn=replace(held.turn, request_charge=None)) for held in snapshot.turns)
+    turns = tuple(
+        replace(held, turn=replace(held.turn, request_charge=None), lease_until=0.0) for held in snapshot.turns
+    )
     return replace(snapshot, conversation=replace(snapshot.conversation, etag=""), order=0, turns=turns)

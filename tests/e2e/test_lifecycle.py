@@ -9,10 +9,11 @@ import subprocess
 import time
 from pathlib import Path
 
+import httpx2
 import pytest
 import yaml
 
-from tests.e2e.conftest import on_sqlite
+from tests.e2e.conftest import OutsideGraph, on_sqlite
 from tests.e2e.protocol_client import Api
 from tests.e2e.server import PROJECT, START_S, ParleyServer
 
@@ -35,10 +36,14 @@ def test_the_start_says_where_it_is_and_that_the_model_is_simulated(graph: Parle
 
 @on_sqlite
 @pytest.mark.timeout(420)
-def test_a_second_start_finds_the_conversation_and_goes_on_with_it(graph: ParleyServer) -> None:
+def test_a_second_start_finds_the_conversation_and_another_graph_is_left_alone(
+    graph: ParleyServer, outside: OutsideGraph
+) -> None:
     before = asyncio.run(_a_turn(graph))
     graph.stop(signal.SIGTERM)
+    asyncio.run(_answers(outside.server))
     graph.start()
+    asyncio.run(_answers(outside.server))
     asyncio.run(_goes_on(graph, before))
 
 
@@ -61,6 +66,11 @@ async def _goes_on(server: ParleyServer, before: list[dict[str, object]]) -> Non
         turn = await chat.ask("And what about Fabrikam? Find the account.")
         assert turn.last["type"] == "chat_response"
         assert len(await api.messages("kept")) == len(before) + 2
+
+
+async def _answers(server: ParleyServer) -> None:
+    async with httpx2.AsyncClient(trust_env=False, timeout=30) as http:
+        assert (await http.get(f"{server.url}/health")).status_code == 200
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
