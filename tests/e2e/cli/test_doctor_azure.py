@@ -79,6 +79,20 @@ def test_an_empty_account_says_to_make_it_ready(
     assert found["cosmos database"]["todo"] == found["blob storage"]["todo"] == "Run `parley store init`."
 
 
+def test_a_missing_container_of_prompts_is_named_and_init_makes_it(
+    run: Run, azure: AzureAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARLEY_AZURE__PROMPTS_CONTAINER", "prompts-of-doctor")
+    code, found = examine(run)
+    assert (code, problems(found)) == (1, {"blob storage", "prompts"})
+    assert said(found["blob storage"]).startswith("There is no container prompts-of-doctor at ")
+    assert found["blob storage"]["todo"] == "Run `parley store init`."
+    assert run("store", "init").exit_code == 0
+    _, found = examine(run)
+    assert found["blob storage"]["state"] == "ok"
+    assert "prompts-of-doctor" in said(found["blob storage"])
+
+
 def with_database(azure: AzureAccount, do: Any) -> None:
     async def work() -> None:
         async with CosmosClient(azure.cosmos.endpoint, azure.cosmos.key, enable_endpoint_discovery=False) as client:

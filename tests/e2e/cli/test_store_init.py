@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -69,6 +70,20 @@ def test_an_empty_account_is_made_ready_and_a_second_time_nothing_is_changed(run
     assert again.exit_code == 0
     assert "Nothing had to be changed." in again.stdout
     assert containers(azure) == found
+
+
+def test_a_container_for_prompts_is_made_where_the_settings_name_one(
+    run: Run, azure: AzureAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARLEY_AZURE__PROMPTS_CONTAINER", "prompts")
+    assert "10 things to make or change." in run("store", "init", "--dry-run").stdout
+    made = run("store", "init")
+    assert "10 things made or changed." in made.stdout, made.stderr
+    assert "prompts at " in made.stdout
+    assert "Nothing had to be changed." in run("store", "init").stdout
+    shared = os.environ["PARLEY_AZURE__BLOB_CONTAINER"]
+    monkeypatch.setenv("PARLEY_AZURE__PROMPTS_CONTAINER", shared)
+    assert run("store", "init").stdout.count("blob container") == 1
 
 
 def test_a_dry_run_says_what_would_be_made_and_makes_nothing(run: Run, azure: AzureAccount) -> None:
