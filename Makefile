@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
+ALONE := tests/e2e/page tests/e2e/cli  # start no graph, and mostly wait: several at a time
+
 unexport PYTHONDONTWRITEBYTECODE  # bytecode compiled once makes every start several times faster
 
 .DEFAULT_GOAL := help
@@ -21,8 +23,8 @@ run: setup  ## start everything on http://127.0.0.1:8000
 
 test: setup-test peers  ## run the whole suite
 	$(BIN)/python -m pytest -n auto tests/unit tests/contract tests/simulators tests/simulation --cov --cov-report=term
-	$(BIN)/python -m pytest -n 4 --dist loadgroup tests/e2e
-	$(BIN)/python -m pytest tests/integration tests/chaos
+	$(BIN)/python -m pytest -n 4 $(ALONE)
+	$(BIN)/python -m pytest tests/integration tests/e2e tests/chaos $(ALONE:%=--ignore=%)
 
 test-azure: setup-test  ## the store's tests on an account of yours: COSMOS_ENDPOINT=… COSMOS_KEY=…
 	@test -n "$(COSMOS_ENDPOINT)" -a -n "$(COSMOS_KEY)" \

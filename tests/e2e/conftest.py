@@ -23,19 +23,10 @@ TESTS_S = 240
 """For a test that starts a graph of its own; the first one also waits for the shared one."""
 
 
-WITHOUT_GRAPH = frozenset({"page", "cli"})
-"""Folders whose tests start no graph."""
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if FOLDER not in item.path.parents:
-            continue
-        if item.get_closest_marker("timeout") is None:
+        if FOLDER in item.path.parents and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(TESTS_S))
-        if item.path.parent.name not in WITHOUT_GRAPH:
-            # Of several workers one has them all, so that there is one shared graph of each kind.
-            item.add_marker(pytest.mark.xdist_group("graph"))
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,6 @@ from tests.e2e.conftest import OutsideGraph, on_sqlite
 from tests.e2e.protocol_client import Api
 from tests.e2e.server import PROJECT, START_S, ParleyServer
 
-
 SOCKETS_S = 15.0
 
 
