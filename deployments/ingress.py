@@ -13,6 +13,7 @@ from deployments.remote_turns import RemoteTurns
 from deployments.shell import Shell
 from serve_app.errors import DeadlineExceeded, Overloaded
 from serve_app.files.connect import open_files
+from serve_app.files.port import FileStore
 from serve_app.identity.development import DevelopmentAuthenticator
 from serve_app.ingress.app import create_app
 from serve_app.ingress.services import IngressServices
@@ -27,6 +28,8 @@ PEERS_POLL_S = 0.5
 @serve.deployment(name="Ingress")
 @serve.ingress()
 class IngressDeployment(Shell):
+    _files: FileStore | None = None
+
     async def start(
         self,
         *,
@@ -61,7 +64,8 @@ class IngressDeployment(Shell):
         await self._app.state.drain()
 
     async def __del__(self) -> None:
-        await self._files.close()
+        if self._files is not None:  # a start may fail before
+            await self._files.close()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._app

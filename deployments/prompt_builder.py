@@ -8,6 +8,8 @@ from deployments.shell import Shell
 from serve_app.domain.prompts import Prompt, PromptRequest
 from serve_app.embedded import tool_variables
 from serve_app.files.connect import open_files
+from serve_app.files.port import FileStore
+from serve_app.prompting.builder import LocalPromptBuilder
 from serve_app.prompting.connect import open_prompts
 from serve_app.settings import Secrets
 from serve_app.tools.config import load_servers
@@ -34,5 +36,8 @@ class PromptBuilderDeployment(Shell):
         return list(self._prompts.problems())
 
     async def __del__(self) -> None:
-        await self._prompts.close()
-        await self._files.close()
+        # A start may fail before either is there.
+        for name in ("_prompts", "_files"):
+            opened: LocalPromptBuilder | FileStore | None = getattr(self, name, None)
+            if opened is not None:
+                await opened.close()

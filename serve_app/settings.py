@@ -145,7 +145,7 @@ class AzureSettings(_Group):
 
 class CacheSettings(_Group):
     backend: Literal["off", "memory", "redis"] = "off"
-    """``memory``: in each Store replica, right only while there is one. ``redis``: shared, at ``REDIS_URL``."""
+    """``memory``: in the Store replica, for the embedded store, which has one. ``redis``: shared, at ``REDIS_URL``."""
     authz_ttl_s: PositiveFloat = 60.0
     """How long what was read of users, tenants and identities is used again."""
     messages_ttl_s: PositiveFloat = 300.0
@@ -329,6 +329,11 @@ class Settings(BaseSettings):
                     raise ValueError(
                         f"PARLEY_AZURE__{name.upper()}: PARLEY_STORE=azure needs it; see `parley store init --help`"
                     )
+            if self.cache.backend == "memory":
+                raise ValueError(
+                    "PARLEY_CACHE__BACKEND: memory is right with one Store replica only, and PARLEY_STORE=azure may have many; "
+                    "choose redis or off"
+                )
             return self
         for setting, without in (
             ("PARLEY_USAGE__BUFFER", self.usage.buffer != "off"),
@@ -395,8 +400,13 @@ class Settings(BaseSettings):
         """Where log files go, or None for standard error."""
         if self.log.dir is not None:
             return self.path(self.log.dir)
-        one_machine = self.mode == "development" and self.store != "memory" and self.replica_host != "::"
+        one_machine = self.mode == "development" and self.store != "memory" and not self.several_machines
         return self.path(self.data_dir) / "logs" if one_machine else None
+
+    @property
+    def several_machines(self) -> bool:
+        """Whether replicas may run on machines that share no folder."""
+        return self.replica_host == "::"
 
     def path(self, path: Path) -> Path:
         """An absolute path. Relative ones count from the working folder; what ships with the project (configuration,

@@ -2,7 +2,9 @@
 
 Keys in the cache: ``authz:user:{tenant}/{user}``, ``authz:tenant:{id}``, ``authz:identity:{id}``, each part quoted; a user's id
 is only its own within its tenant, so the key has both. A save drops the entry for everybody who shares the cache; listings ask
-the store. With a cache that is not shared, what another process saves is seen when the entry's time has passed.
+the store. With a cache that is not shared, what another process saves is seen when the entry's time has passed; so is, at the
+latest, what a replica saves that cannot reach a cache which others can. An entry that cannot be read, because another version of
+this program has put it there, counts as nothing kept.
 """
 
 from __future__ import annotations
@@ -103,16 +105,20 @@ class AccessRecords:
     async def _get(self, tenant_id: str, kind: str, record_id: str) -> Record:
         key = record_key(tenant_id, kind, record_id)
         reading = await self._entries.read(key)
+        lease = reading.lease
         if reading.value is not None:
-            return _RECORD.decode(reading.value)
+            try:
+                return _RECORD.decode(reading.value)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                lease = await self._entries.lease(key, instead_of=reading.version)
         packed = None
         try:
             record = await self._store.get_record(tenant_id, kind, record_id)
             packed = _PACK.encode(record)
         finally:
             # What is missing is not kept: it may be made the next moment, by whoever provisions users.
-            if reading.lease is not None:
-                await self._entries.fill(key, reading.lease, packed)
+            if lease is not None:
+                await self._entries.fill(key, lease, packed)
         return record
 
     async def _save(self, tenant_id: str, kind: str, record_id: str, value: Struct, if_match: str | None) -> Record:

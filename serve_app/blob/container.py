@@ -193,7 +193,7 @@ class BlobContainer:
                 return
 
     async def delete(self, name: str) -> bool:
-        """False where there was none."""
+        """False where there was none, or none any more: the answer to an earlier attempt may have been lost."""
         blob = self._client.get_blob_client(name)
         try:
             await self._ask(blob.delete_blob)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 
 from azure.core.exceptions import (
     AzureError,
@@ -15,6 +14,7 @@ from azure.core.exceptions import (
 )
 
 from serve_app.errors import Conflict, NotFound, Overloaded, ParleyError, UpstreamFailed
+from serve_app.http_date import clock_off_s
 
 PASSING_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 CLOCK_TOLERANCE_S = 300.0
@@ -83,22 +83,18 @@ def _code(error: HttpResponseError) -> str:
 def _why_refused(error: HttpResponseError, code: str) -> str:
     if code in _REFUSALS:
         return _REFUSALS[code]
-    off_s = _clock_off_s(error)
+    off_s = abs(clock_off_s(_headers(error), time.time()) or 0.0)
     if off_s > CLOCK_TOLERANCE_S:
         return f"this machine's clock is off by {round(off_s / 60)} minutes"
     return "correct AZURE_STORAGE_KEY, or the role of this identity"
 
 
-def _clock_off_s(error: HttpResponseError) -> float:
-    date = _header(error, "date")
-    try:
-        return abs(time.time() - parsedate_to_datetime(date).timestamp()) if date else 0.0
-    except ValueError:
-        return 0.0
-
-
 def _header(error: BaseException, name: str) -> str:
     """A header of the answer; empty where there was no answer, or none of that name."""
+    return _headers(error).get(name, "")
+
+
+def _headers(error: BaseException) -> Mapping[str, str]:
     response = error.response if isinstance(error, HttpResponseError) else None
     headers: Mapping[str, str] = getattr(response, "headers", None) or {}
-    return headers.get(name, "")
+    return headers

@@ -10,8 +10,10 @@ Under a key there is nothing, a value, a reader's **lease** or a writer's **mark
   they leave is a mark, which goes by itself; so does the mark of a writer that has died, or does not know how its write
   came out. Until then the store is asked.
 
-So a value is never older than the last write that has been answered, whoever reads it where. The one exception is a cache
-that could not be reached by a writer which then died: its value ends with its time.
+So a value is never older than the last write that has been answered, whoever reads it where, as long as writers reach the
+cache. One that is cut off from it writes to the store all the same: readers that do reach the cache may find the older value
+until the writer is connected again and has dropped it, or, where the writer has died meanwhile, until the entry's time has
+passed. That time bounds it in every case.
 """
 
 from __future__ import annotations
@@ -30,9 +32,10 @@ _VALUE, _LEASE, _MARK = b"v", b"l", b"m"
 
 
 class Reading(Struct, frozen=True):
-    """``value``: what is kept. Without one, ``lease`` is the reader's right to fill the entry, if it got one."""
+    """``value``: what is kept, in ``version``. Without one, ``lease`` is the reader's right to fill the entry, if it got one."""
 
     value: bytes | None = None
+    version: bytes | None = None
     lease: bytes | None = None
 
 
@@ -75,7 +78,7 @@ class Entries:
         """The value, else a lease where nobody else reads or writes."""
         held = await self.cache.get(key)
         if held is not None:
-            return Reading(value=value_of(held))
+            return Reading(value=value_of(held), version=held.version)
         return Reading(lease=await self.lease(key))
 
     async def lease(self, key: str, instead_of: bytes | None = None) -> bytes | None:

@@ -6,6 +6,9 @@ is changed in it; whatever else changes messages drops it.
 
 Under ``messages:{tenant}:{user}`` is nothing but a version, which every entry of the user carries: deleting all conversations
 of a user changes it, and with it goes every entry, also of conversations that nobody could have listed.
+
+While a replica that writes cannot reach the cache, others may show what was kept before, at most until the entry's time has
+passed. What cannot be read, because another version of this program has put it there, counts as nothing kept.
 """
 
 from __future__ import annotations
@@ -107,7 +110,7 @@ class CachedMessages:
     async def _lease(self, at: str, held: Held | None) -> bytes | None:
         if held is None:
             return await self._entries.lease(at)
-        # A value that cannot be used is of another version of the user.
+        # A value that cannot be used is of another version of the user, or of this program.
         return None if value_of(held) is None else await self._entries.lease(at, instead_of=held.version)
 
     # Writes
@@ -188,17 +191,21 @@ def _pack(version: bytes, messages: Messages) -> bytes:
     return bytes((len(version),)) + version + _ENCODER.encode(messages)
 
 
-def _split(value: bytes) -> tuple[bytes, bytes]:
-    end = 1 + value[0]
-    return value[1:end], value[end:]
+def _split(value: bytes) -> tuple[bytes, Messages] | None:
+    """The user's version and the messages; None for what another version of this program has kept in another way."""
+    end = 1 + (value[0] if value else 0)
+    try:
+        return value[1:end], _DECODER.decode(value[end:])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def _unpack(value: bytes | None, owner: Held | None) -> Messages | None:
     """The messages; None where nothing is kept, or not for the version of the user that is there now."""
     if value is None or owner is None or value_of(owner) is None:
         return None
-    version, body = _split(value)
-    return _DECODER.decode(body) if version == owner.version else None
+    found = _split(value)
+    return found[1] if found is not None and found[0] == owner.version else None
 
 
 def _whole(page: Page[Message] | None, version: bytes, descending: bool) -> bytes | None:
@@ -211,11 +218,12 @@ def _whole(page: Page[Message] | None, version: bytes, descending: bool) -> byte
 
 async def _settle(change: Change, changed: Callable[[Messages], Messages | None]) -> None:
     """Keeps what a write has made of what was kept; ``changed`` returns None where it cannot know."""
-    if change.base is None:
+    kept = None if change.base is None else _split(change.base)
+    if kept is None:
         await change.settle(None)
         return
-    version, body = _split(change.base)
-    messages = changed(_DECODER.decode(body))
+    version, before = kept
+    messages = changed(before)
     await change.settle(None if messages is None else _pack(version, messages))
 
 

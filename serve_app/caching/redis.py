@@ -3,7 +3,7 @@
 A value in Redis is 16 bytes of version and then the bytes kept. What compares versions is a script, which Redis runs as
 one step. Every call has one deadline; the first one that fails makes everything a miss at once, until Redis has answered
 in the background. What could not be overwritten or deleted meanwhile may be stale there: it is deleted before anything is
-read again.
+read again by this process. Others that do reach Redis may read it until then, at most until its time has passed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks of the store on Azure: the Cosmos DB account, its database and containers, and the Blob container. Read-only."""
+"""Checks of the store on Azure: the Cosmos DB account, its database and containers, and the Blob containers. Read-only."""
 
 from __future__ import annotations
 
@@ -96,11 +96,11 @@ def _of_plan(steps: list[Step], azure: AzureSettings) -> list[Finding]:
 
 
 async def _check_blob(azure: AzureSettings, secrets: Secrets) -> Finding:
-    from serve_app.storage.provision.blob import plan_container
+    from serve_app.storage.provision.blob import plan_containers
 
     check = "blob storage"
     try:
-        found = await plan_container(azure, secrets)
+        found = await plan_containers(azure, secrets)
     except ParleyError as error:
         todo = (
             f"See PARLEY_AZURE__BLOB_ENDPOINT ({azure.blob_endpoint}) and this machine's network."
@@ -108,8 +108,9 @@ async def _check_blob(azure: AzureSettings, secrets: Secrets) -> Finding:
             else ""
         )
         return problem(check, error.message, todo)
-    if found.action == "create":
+    missing = [name for name, step in found.items() if step.action == "create"]
+    if missing:
         return problem(
-            check, f"There is no container {azure.blob_container} at {azure.blob_endpoint}.", "Run `parley store init`."
+            check, f"There is no container {', '.join(missing)} at {azure.blob_endpoint}.", "Run `parley store init`."
         )
-    return ok(check, f"{azure.blob_endpoint} has the container {azure.blob_container}.")
+    return ok(check, f"{azure.blob_endpoint} has the container {', '.join(found)}.")

@@ -47,7 +47,8 @@ def init(
     config: Config = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be changed, and change nothing.")] = False,
 ) -> None:
-    """Make the database, its containers and the Blob container, as far as they are not there.
+    """Make the database, its containers and the Blob containers (for prompts only where the settings name one), as far as they
+    are not there.
 
     Safe to repeat: what is there stays, with all that it holds. Where an existing container differs, its indexes and time to
     live are changed in place, as is the database's throughput; a partition key cannot be changed, and is said instead.
@@ -70,7 +71,7 @@ def init(
 async def _init(settings: Settings, secrets: Secrets, dry_run: bool, console: Console) -> int:
     """How many things are not as they have to be and cannot be changed in place."""
     from serve_app.storage.provision.account import AccountError, open_account
-    from serve_app.storage.provision.blob import make_container, plan_container
+    from serve_app.storage.provision.blob import make_container, plan_containers
 
     azure = settings.azure
     if azure.blob_endpoint is None:
@@ -80,13 +81,16 @@ async def _init(settings: Settings, secrets: Secrets, dry_run: bool, console: Co
         try:
             await account.connect()
             steps = await account.plan()
-            steps.append(await plan_container(azure, secrets))
+            blob_steps = await plan_containers(azure, secrets)
             for step in steps:
-                if not dry_run and step.name == "blob container" and step.action == "create":
-                    await make_container(azure, secrets)
-                elif not dry_run:
+                if not dry_run:
                     await account.apply(step)
                 _print_step(console, step.action, step.name, step.detail, done=not dry_run)
+            for name, step in blob_steps.items():
+                if not dry_run and step.action == "create":
+                    await make_container(azure, secrets, name)
+                _print_step(console, step.action, step.name, step.detail, done=not dry_run)
+            steps += blob_steps.values()
         except AccountError as error:
             raise error.as_parley_error() from error
     stuck = sum(step.action == "stuck" for step in steps)

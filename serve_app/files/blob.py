@@ -124,8 +124,9 @@ class BlobFiles:
             raise no_file() from None
 
     async def delete(self, key: FileKey) -> None:
-        if not await self._container.delete(_blob_name(key)):
-            raise no_file()
+        # Asked before, because a delete whose answer is lost finds nothing when it is tried again.
+        await self.stat(key)
+        await self._container.delete(_blob_name(key))
 
     async def list_files(self, owner: Principal, *, cursor: str | None = None, limit: int = 50) -> Page[StoredFile]:
         before = last_seen(cursor)

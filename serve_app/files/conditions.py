@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from typing import Literal
 
 from msgspec import Struct
+
+from serve_app.http_date import read_http_date
 
 _RANGE = re.compile(r"bytes\s*=\s*(\d{0,19})\s*-\s*(\d{0,19})\s*", re.I)
 _TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
@@ -36,12 +37,12 @@ def answer_to(headers: Mapping[str, str], *, etag: str, modified: datetime, size
     if (given := headers.get("if-match")) is not None:
         if not _names(given, tag, weak=False):
             return Answer(status=412)
-    elif (since := _date(headers.get("if-unmodified-since"))) is not None and at > since:
+    elif (since := read_http_date(headers.get("if-unmodified-since"))) is not None and at > since:
         return Answer(status=412)
     if (given := headers.get("if-none-match")) is not None:
         if _names(given, tag, weak=True):
             return Answer(status=304)
-    elif (since := _date(headers.get("if-modified-since"))) is not None and at <= since:
+    elif (since := read_http_date(headers.get("if-modified-since"))) is not None and at <= since:
         return Answer(status=304)
     whole = Answer(status=200, length=size_bytes)
     asked = headers.get("range")
@@ -78,15 +79,4 @@ def _still_the_same(if_range: str | None, tag: str, at: datetime) -> bool:
     if if_range is None:
         return True
     given = if_range.strip()
-    return given == tag if given.endswith('"') else _date(given) == at
-
-
-def _date(header: str | None) -> datetime | None:
-    """None for what is no date, which is then ignored."""
-    if header is None:
-        return None
-    try:
-        found = parsedate_to_datetime(header)
-    except ValueError:
-        return None
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    return given == tag if given.endswith('"') else read_http_date(given) == at

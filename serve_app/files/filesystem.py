@@ -71,6 +71,7 @@ class FilesystemFiles:
         self._root = root
         self._limits = limits
         self._swept = False
+        self._discarding: set[asyncio.Future[None]] = set()
 
     async def put(
         self,
@@ -98,13 +99,19 @@ class FilesystemFiles:
             await _in_thread(lambda: draft.publish(encoded, _place(key)))
             check_quota(self._limits, await self.usage(owner))
         except _Missing as error:
-            draft.discard()
+            await self._discard(draft)
             raise Overloaded("The folder that keeps files went away; try again in a moment.") from error
         except BaseException:
-            # Not in a thread: a task that is being cancelled may not get to wait for one. It takes a moment.
-            draft.discard()
+            await self._discard(draft)
             raise
         return _file(key, about)
+
+    async def _discard(self, draft: Draft) -> None:
+        """In a thread, since another one may be writing it to the disk just now. Done even if nobody may wait for it."""
+        discarding = asyncio.get_running_loop().run_in_executor(None, draft.discard)
+        self._discarding.add(discarding)
+        discarding.add_done_callback(self._discarding.discard)
+        await asyncio.shield(discarding)
 
     async def stat(self, key: FileKey) -> StoredFile:
         file = await _in_thread(lambda: self._stat(key))
@@ -184,7 +191,9 @@ class FilesystemFiles:
             ) from error
 
     async def close(self) -> None:
-        """Nothing is kept open."""
+        """Nothing is kept open; what is being removed is."""
+        if self._discarding:
+            await asyncio.wait(self._discarding)
 
     def _ids(self, owner: Principal) -> list[str]:
         """Newest first."""

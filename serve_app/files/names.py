@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 MAX_NAME_CHARS = 200
 MAX_NAME_BYTES = 255
-MAX_SUFFIX_CHARS = 20
 MAX_SEGMENT_CHARS = 120
 NAMELESS = "file"
 

@@ -6,7 +6,6 @@ Edge (id, headers, origin, size, log) ─► CORS ─► routes: chat · convers
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -83,7 +82,7 @@ def create_app(services: IngressServices) -> FastAPI:
     app.state.services = services
     app.state.chat = chat
     app.state.readiness = readiness
-    app.state.uploads = asyncio.Semaphore(files.MAX_UPLOADS)
+    app.state.uploads = files.Uploads()
     app.state.send_away = send_away
     app.state.drain = drain
     for router in (sse.router, conversations.router, files.router, meta.router, docs_routes()):

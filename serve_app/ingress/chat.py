@@ -127,7 +127,15 @@ class ChatService:
         """
         if self._draining:
             raise Overloaded("This server is being replaced; send it again.", None, 1.0)
-        model_id = await self._check(principal, query)
+        try:
+            model_id = await self._check(principal, query)
+        except ParleyError as error:
+            # What was good when it was accepted may have gone since: a file, a tool, a model.
+            if client_turn_id is None or isinstance(error, InvalidInput):
+                raise
+            if not await self._was_accepted(principal, conversation, query, client_turn_id):
+                raise
+            model_id = None
         if not isinstance(conversation, Conversation):
             conversation = await self.ensure_conversation(principal, conversation)
         now = time.time()
@@ -231,6 +239,32 @@ class ChatService:
             if not any(query.tool_id in {tool.name, tool.server} for tool in offered.tools):
                 raise NotPermitted(f"tool_id: you may not use {query.tool_id!r}, or it is not available.")
         return await self.catalog.choose(query.model_id)
+
+    async def _was_accepted(
+        self, principal: Principal, conversation: Conversation | str | None, query: Query, client_turn_id: str
+    ) -> bool:
+        """Whether this input has a turn. Asks by accepting it in place of a message that nobody has, which makes none."""
+        if isinstance(conversation, Conversation):
+            where = conversation.key
+        elif conversation is not None and CONVERSATION_ID.fullmatch(conversation):
+            where = ConversationKey.of(principal, conversation)
+        else:
+            return False
+        key = TurnKey.new(where)
+        repeated = NewTurn(
+            key=key,
+            principal=principal,
+            query=query,
+            created_at=datetime.now(UTC),
+            deadline=time.time(),
+            client_turn_id=client_turn_id,
+            replaces=key.assistant_message_id,
+        )
+        try:
+            await self._services.store.accept_turn(repeated)
+        except ParleyError:
+            return False
+        return True
 
     async def _start(self, new_turn: NewTurn) -> tuple[Turn, bool, LiveTail | None]:
         accepted = await self._accept(new_turn)

@@ -6,7 +6,8 @@ An upload is read as it comes, and never as a whole; a download is sent in piece
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import contextmanager
 from email.utils import format_datetime
 from typing import Annotated, Any
 
@@ -22,15 +23,20 @@ from serve_app.files.multipart import begin_upload
 from serve_app.files.names import content_disposition
 from serve_app.files.port import MAX_PAGE, FileKey, StoredFile
 from serve_app.ingress.dependencies import Caller, RequestId, Services, problems
-from serve_app.ingress.limits import FILE_PATH
+from serve_app.ingress.limits import FILE_PATH, ConnectionCount
 from serve_app.ingress.services import IngressServices
+from serve_app.settings import FileSettings
 from serve_app.wire.files import FilePage, FileView
 from serve_app.wire.problems import encode_problem
 
 IDLE_S = 30.0
 """How long an upload may send nothing."""
+SLOWEST_BYTES_PER_S = 65_536
+"""An upload of the largest file may take as long as this rate makes it, and ``IDLE_S``; a smaller one as long."""
 MAX_UPLOADS = 64
 """Uploads that one replica takes at once: each holds two pieces in memory."""
+MAX_UPLOADS_PER_USER = 8
+"""Those of them that one user may have."""
 FILE_CSP = "default-src 'none'; sandbox"
 """Whatever is in a file, nothing of it runs where a browser shows it from here."""
 
@@ -38,6 +44,33 @@ Cursor = Annotated[str | None, Query(max_length=64, description="`next_cursor` o
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 
 router = APIRouter(prefix=FILE_PATH, tags=["files"])
+
+
+class Uploads:
+    """Those that a replica takes just now."""
+
+    def __init__(self) -> None:
+        self._by_user = ConnectionCount(MAX_UPLOADS_PER_USER)
+
+    @property
+    def total(self) -> int:
+        return self._by_user.total
+
+    @contextmanager
+    def one_of(self, caller: Principal) -> Iterator[None]:
+        """Counts one more while it lasts. Raises Overloaded beyond what a replica, or a user, may have at once."""
+        user = (caller.tenant_id, caller.user_id)
+        if self.total >= MAX_UPLOADS:
+            raise Overloaded("Too many files are being uploaded here; try again in a moment.", None, 1.0)
+        if not self._by_user.enter(user):
+            raise Overloaded(
+                f"You are uploading {MAX_UPLOADS_PER_USER} files already; try again when one is done.", None, 1.0
+            )
+        try:
+            yield
+        finally:
+            self._by_user.leave(user)
+
 
 _UPLOAD_BODY = {
     "requestBody": {
@@ -82,25 +115,16 @@ _PARAMETERS = {
     "",
     status_code=201,
     summary="Upload a file",
-    responses=problems(400, 413, 429),
+    responses=problems(400, 403, 413, 429),
     response_model=FileView,
     openapi_extra=_UPLOAD_BODY,
 )
 async def upload(request: Request, caller: Caller, services: Services) -> Response:
     """One file as `multipart/form-data`. What kind it is its content decides. The `file_id` goes into a query's `attachments`."""
-    uploads: asyncio.Semaphore = request.app.state.uploads
-    if uploads.locked():
-        raise Overloaded("Too many files are being uploaded here; try again in a moment.", None, 1.0)
-    async with uploads:
+    uploads: Uploads = request.app.state.uploads
+    with uploads.one_of(caller):
         try:
-            body = await begin_upload(request.headers.get("content-type", ""), _arriving(request.stream()))
-            file = await services.files.put(
-                caller,
-                body.chunks(),
-                name=body.name,
-                claimed_type=body.media_type,
-                expected_bytes=_announced(request),
-            )
+            file = await _keep(request, caller, services)
         except ClientDisconnect:
             return Response(status_code=400)  # which nobody reads
     view = await _view(services, file)
@@ -110,6 +134,31 @@ async def upload(request: Request, caller: Caller, services: Services) -> Respon
         {"location": f"{FILE_PATH}/{view.file_id}", "etag": f'"{file.etag}"'},
         "application/json",
     )
+
+
+async def _keep(request: Request, caller: Principal, services: IngressServices) -> StoredFile:
+    """Raises DeadlineExceeded for an upload that takes too long, however steadily it goes on."""
+    within_s = upload_deadline_s(services.settings.files)
+    deadline = asyncio.timeout(within_s)
+    try:
+        async with deadline:
+            body = await begin_upload(request.headers.get("content-type", ""), _arriving(request.stream()))
+            return await services.files.put(
+                caller,
+                body.chunks(),
+                name=body.name,
+                claimed_type=body.media_type,
+                expected_bytes=_announced(request),
+            )
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        raise DeadlineExceeded(f"The upload took longer than {within_s:.0f} seconds.") from None
+
+
+def upload_deadline_s(limits: FileSettings) -> float:
+    """How long one upload may take, from its first byte until its file is kept."""
+    return IDLE_S + limits.max_bytes / SLOWEST_BYTES_PER_S
 
 
 @router.get("", summary="List files", responses=problems())
@@ -171,7 +220,9 @@ async def _download(
         "accept-ranges": "bytes",
     }
     if answer.status in {412, 416}:
-        return _refusal(answer, file, request_id)
+        refusal = _refusal(answer, file, request_id)
+        # What its length says is said of a GET; HEAD has no body.
+        return Response(None, refusal.status_code, refusal.headers) if request.method == "HEAD" else refusal
     if answer.status == 304:
         return Response(status_code=304, headers=headers)
     headers |= {

@@ -97,7 +97,12 @@ class PromptContainer:
     async def _read_changes(self) -> None:
         stamps: dict[PurePath, Hashable | None] = {}
         blobs: dict[PurePath, BlobState] = {}
-        async for blob in self._container.blobs("", most=MAX_BLOBS):
+        listed = 0
+        async for blob in self._container.blobs("", most=MAX_BLOBS + 1):
+            listed += 1
+            if listed > MAX_BLOBS:
+                # What follows would be missing, and nobody told.
+                raise ConfigError(f"it has more than {MAX_BLOBS} blobs; keep prompts in a container of their own.")
             name, _, rest = blob.name.partition("/")
             version, _, file = rest.partition("/")
             if not file or not (is_own(name) and is_own(version)):

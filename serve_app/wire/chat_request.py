@@ -15,7 +15,7 @@ from msgspec import Raw, Struct
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from serve_app.errors import InvalidInput
-from serve_app.files.port import FILE_ID, download_path
+from serve_app.files.port import FILE_ID
 from serve_app.wire.requests import ConversationId, ModelId, ShortId
 
 MAX_MESSAGES = 10_000
@@ -74,7 +74,8 @@ class ChatRequest(BaseModel):
         return tuple(_file_id(part.get("url")) for part in parts if part.get("type") == "file")
 
 
-_FILE_URL = re.compile(re.escape(download_path("ID")).replace("ID", f"({FILE_ID.pattern})") + r"\Z")
+_FILE_URL = re.compile(rf"/({FILE_ID.pattern})(?:/download)?(?:\?.*)?\Z")
+"""Both addresses that an upload may be given: the download route, and a signed one at the Blob service."""
 
 _READ = frozenset(
     ("id", "messages", "trigger", "messageId", "message_id", "model_id", "modelId", "tool_id", "toolId"),

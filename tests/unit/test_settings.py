@@ -224,6 +224,18 @@ def test_azure_without_its_addresses_is_refused(monkeypatch: pytest.MonkeyPatch,
     assert missing in refused()
 
 
+def test_a_cache_that_fits_one_store_replica_is_refused_on_azure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARLEY_CACHE__BACKEND", "memory")
+    assert Settings.load().cache.backend == "memory"
+    for name, value in AZURE.items():
+        monkeypatch.setenv(name, value)
+    sentence = refused()
+    assert sentence.startswith("Setting PARLEY_CACHE__BACKEND: memory is right with one Store replica only")
+    assert "choose redis or off" in sentence
+    monkeypatch.setenv("PARLEY_CACHE__BACKEND", "redis")
+    assert Settings.load().cache.backend == "redis"
+
+
 @pytest.mark.parametrize(("name", "value"), [("PARLEY_USAGE__BUFFER", "azure"), ("PARLEY_FILES__URL", "sas")])
 def test_what_only_azure_can_do_is_refused_elsewhere(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 from msgspec import Struct
+
+from serve_app.http_date import clock_off_s
 
 ERRORS = (AzureError, TimeoutError, OSError, ValueError)
 """Everything a request of the SDK may raise that is about the account or the way to it."""
@@ -107,18 +107,6 @@ def clock_finding(off_s: float) -> Diagnosis:
         f"more than {CLOCK_LIMIT_S / 60:.0f} minutes off.",
         "Set the clock, best by time synchronisation (`timedatectl set-ntp true`).",
     )
-
-
-def clock_off_s(headers: Mapping[str, str], now: float) -> float | None:
-    """How far this machine's clock is ahead of the service's; None where an answer says no time."""
-    date = headers.get("Date") or headers.get("date")
-    if not date:
-        return None
-    try:
-        there = parsedate_to_datetime(date)
-    except ValueError:
-        return None
-    return now - (there if there.tzinfo else there.replace(tzinfo=UTC)).timestamp()
 
 
 def headers_of(error: Exception) -> Mapping[str, str]:

@@ -189,6 +189,23 @@ async def test_other_blobs_are_ignored_and_what_cannot_be_a_prompt_is_named(prom
     ] == [True] * 3
 
 
+async def test_more_blobs_than_are_looked_at_are_a_problem_and_take_no_prompt_away(
+    prompts: Prompts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_app.prompting.container.MAX_BLOBS", 3)
+    await prompts.write("zebra", "good")
+    for name in ("a", "b"):
+        await prompts.direct.put(name, b"x")
+    await prompts.start()
+    assert await prompts.body_of("zebra") == "good"
+    await prompts.direct.put("c", b"x")
+    assert await prompts.body_of("zebra") == "good"
+    assert "it has more than 3 blobs" in prompts.problems()[0]
+    await prompts.direct.delete("c")
+    assert await prompts.body_of("zebra") == "good"
+    assert prompts.problems() == []
+
+
 async def test_a_container_that_cannot_be_read_or_has_a_broken_prompt_stops_the_start(
     prompts: Prompts, azurite: Azurite
 ) -> None:

@@ -12,7 +12,7 @@ from serve_app.access.records import AccessRecords, record_key
 from serve_app.caching.entries import MARK_S
 from serve_app.caching.off import NoCache
 from serve_app.caching.port import Cache
-from serve_app.domain.access import IdentityRecord, TenantRecord, UserRecord
+from serve_app.domain.access import USERS_KIND, IdentityRecord, TenantRecord, UserRecord
 from serve_app.errors import Conflict, NotFound, StageUnavailable
 from serve_app.storage.port import RecordStore
 from tests.contract.store_inputs import Clock
@@ -24,6 +24,7 @@ ANA = UserRecord(tenant_id="acme", user_id="ana", name="Ana", email="ana@acme.te
 
 class Bench:
     def __init__(self, cache: Cache, clock: Clock) -> None:
+        self.cache = cache
         self.clock = clock
         self.store = StoppableStore()
         self.one = AccessRecords(cast(RecordStore, self.store), cache, ttl_s=TTL_S)
@@ -61,6 +62,15 @@ async def test_what_is_kept_is_asked_for_again_when_its_time_has_passed(bench: B
     bench.clock.advance(TTL_S)
     await bench.one.get_user("acme", "ana")
     assert bench.asked == 2
+
+
+@pytest.mark.parametrize("foreign", [b"\xc1", b"{}", b"", b"\x93\x01\x02\x03"])
+async def test_what_another_version_of_the_program_has_kept_is_read_anew(bench: Bench, foreign: bytes) -> None:
+    await bench.one.save_user(ANA)
+    await bench.cache.set(record_key("acme", USERS_KIND, "ana"), b"v" + foreign, ttl_s=TTL_S)
+    for _ in range(2):
+        assert (await bench.other.get_user("acme", "ana")).value == ANA
+    assert bench.asked == 1
 
 
 async def test_a_save_and_a_delete_are_seen_at_once_by_all_who_share_the_cache(bench: Bench) -> None:

@@ -116,6 +116,27 @@ async def test_a_page_after_the_first_is_not_kept_though_nothing_comes_after_it(
     assert not await kept(bench)
 
 
+@pytest.mark.parametrize("foreign", [b"[{}]", b"\xff", b"", b'[{"message_id":7}]'])
+async def test_what_another_version_of_the_program_has_kept_counts_as_nothing(bench: Bench, foreign: bytes) -> None:
+    message_id = (await completed(bench.direct, C1)).assistant_message_id
+
+    async def keep_foreign() -> None:
+        await shown(bench.one, C1)
+        held = await bench.cache.get(messages_key(C1))
+        assert held is not None
+        before_messages = 2 + held.value[1]
+        await bench.cache.set(messages_key(C1), held.value[:before_messages] + foreign, ttl_s=TTL_S)
+
+    await keep_foreign()
+    await bench.assert_true()
+    assert await kept(bench)
+    await keep_foreign()
+    await bench.one.set_reaction(C1, message_id, "up")
+    await bench.assert_true()
+    await bench.cache.set(messages_key(C1), b"v", ttl_s=TTL_S)
+    await bench.assert_true()
+
+
 async def test_pages_of_what_is_kept_are_those_of_the_store(bench: Bench) -> None:
     for number in range(4):
         await completed(bench.direct, C1, f"question {number}")

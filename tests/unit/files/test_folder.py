@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -142,6 +143,30 @@ async def test_a_draft_given_up_while_a_thread_still_writes_leaves_nothing(tmp_p
         await writing
         await asyncio.to_thread(draft.publish, b"{}", ("a", "b", "c"))
         assert [path for path in _all(tmp_path) if path.is_file()] == []
+
+
+async def test_an_upload_given_up_while_the_disk_is_busy_holds_nobody_else_up(
+    files: FilesystemFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy, done = threading.Event(), threading.Event()
+    in_time: list[bool] = []
+
+    def slow(_: object) -> None:
+        busy.set()
+        in_time.append(done.wait(5))
+
+    monkeypatch.setattr(os, "fsync", slow)
+    upload = asyncio.create_task(put(files))
+    assert await asyncio.to_thread(busy.wait, 30)
+    upload.cancel()
+    await asyncio.sleep(0)
+    upload.cancel()  # who gives it up need not wait for the disk
+    with pytest.raises(asyncio.CancelledError):
+        await upload
+    done.set()
+    await files.close()
+    assert in_time[0], "the event loop stood still"
+    assert [path for path in _all(tmp_path) if path.is_file()] == []
 
 
 def test_a_draft_given_up_after_it_was_published_is_gone(tmp_path: Path) -> None:

@@ -13,14 +13,17 @@ from fastapi import FastAPI
 
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import TurnKey
-from serve_app.errors import Overloaded
+from serve_app.errors import NotFound, Overloaded
+from serve_app.files.attachments import Attachment, check_attachments, read_attachments
+from serve_app.files.connect import open_files
+from serve_app.files.filesystem import FilesystemFiles
 from serve_app.files.port import FILE_ID, StoredFile
 from serve_app.identity.development import DEFAULT_TENANT
 from serve_app.ingress import files
 from serve_app.ingress.app import create_app
 from serve_app.ingress.limits import MULTIPART_BYTES
 from serve_app.ingress.services import IngressServices
-from serve_app.settings import FileSettings, Settings
+from serve_app.settings import FileSettings, Secrets, Settings
 from tests.unit.ingress.asgi import Client, Exchange, Frame, Reply, http_scope
 from tests.unit.ingress.stages import Stages
 
@@ -184,13 +187,59 @@ async def test_more_uploads_than_a_replica_takes_are_told_to_come_back(
     client = Client(app, {"x-dev-user": "ana"})
     first = sending(app, [body(part(b"x" * 1000)[:500])])
     async with asyncio.timeout(10):
-        while not app.state.uploads.locked():  # noqa: ASYNC110 - a semaphore has no event
+        while not app.state.uploads.total:  # noqa: ASYNC110 - a counter has no event
             await asyncio.sleep(0)
     second = await upload(client)
     assert (second.status, second.json()["code"], second.headers["retry-after"]) == (503, "overloaded", "1")
     first.inbox.put_nowait({"type": "http.disconnect"})
     await asyncio.wait_for(first.task, 10)
     assert (await upload(client)).status == 201
+
+
+async def test_one_user_does_not_take_all_places_from_others(
+    app: FastAPI, client: Client, stranger: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [sending(app, [body(part(b"x" * 1000)[:500])]) for _ in range(files.MAX_UPLOADS)]
+    async with asyncio.timeout(30):
+        while app.state.uploads.total + sum(one.task.done() for one in many) < len(many):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    assert app.state.uploads.total == files.MAX_UPLOADS_PER_USER < files.MAX_UPLOADS
+    refused = await upload(client)
+    assert (refused.status, refused.json()["code"], refused.headers["retry-after"]) == (503, "overloaded", "1")
+    assert (await upload(stranger)).status == 201
+    for one in many:
+        one.inbox.put_nowait({"type": "http.disconnect"})
+    await asyncio.wait_for(asyncio.gather(*(one.task for one in many)), 30)
+    assert (await upload(client)).status == 201
+
+
+async def test_an_upload_that_goes_on_and_on_is_given_up(
+    app: FastAPI, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadlines: list[asyncio.Timeout] = []
+    timeout = asyncio.timeout
+
+    def remembered(delay: float | None) -> asyncio.Timeout:
+        deadlines.append(timeout(delay))
+        return deadlines[-1]
+
+    monkeypatch.setattr("serve_app.ingress.files.asyncio.timeout", remembered)
+    exchange = sending(app, [body(part(b"x" * 1000)[:500])])
+    async with timeout(30):
+        while len(deadlines) < 3:  # noqa: ASYNC110 - the first is of the whole, the others of its chunks
+            await asyncio.sleep(0)
+    now = asyncio.get_running_loop().time()
+    whole = deadlines[0].when()
+    assert whole is not None
+    within_s = files.upload_deadline_s(FileSettings())
+    assert now + files.IDLE_S < whole <= now + within_s
+    assert within_s == files.IDLE_S + FileSettings().max_bytes / files.SLOWEST_BYTES_PER_S
+    deadlines[0].reschedule(now)
+    exchange.inbox.put_nowait(body(b"x"))
+    reply = await exchange.reply()
+    assert (reply.status, reply.json()["code"]) == (504, "deadline_exceeded")
+    assert "longer than" in reply.json()["detail"]
+    assert await listed(client) == []
 
 
 async def test_a_full_account_is_429_and_trying_again_does_not_help(stages: Stages) -> None:
@@ -323,6 +372,9 @@ async def test_conditions_are_judged_by_etag_first_and_by_date_else(client: Clie
         ({"if-modified-since": modified}, 304),
         ({"if-modified-since": early}, 200),
         ({"if-modified-since": "yesterday"}, 200),
+        ({"if-modified-since": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"}, 200),
+        ({"if-unmodified-since": "Mon, 01 Jan 2001 00:00:00 +99999999999999999"}, 200),
+        ({"range": "bytes=0-1", "if-range": "Mon, 01 Jan 2001 99999999999999999999:00:00 GMT"}, 200),
         ({"if-match": tag}, 200),
         ({"if-match": "*"}, 200),
         ({"if-match": f"W/{tag}"}, 412),
@@ -356,6 +408,9 @@ async def test_head_answers_as_get_without_a_body_and_takes_no_range(client: Cli
         k: v for k, v in full.headers.items() if k not in volatile
     }
     assert (await client.request("HEAD", view["url"], headers={"if-none-match": full.headers["etag"]})).status == 304
+    refused = await client.request("HEAD", view["url"], headers={"if-match": '"x"'})
+    assert (refused.status, refused.body) == (412, b"")
+    assert refused.headers["content-type"].startswith("application/problem+json")
 
 
 async def test_another_users_file_is_answered_exactly_as_a_missing_one(client: Client, stranger: Client) -> None:
@@ -452,6 +507,54 @@ async def test_a_query_with_other_files_is_refused_before_it_is_stored(
     assert frame["message"].startswith("attachments: ")
     listing = await client.request("GET", "/api/conversations/conv-1/messages")
     assert json.loads(listing.body)["items"] == []
+
+
+@pytest.mark.parametrize("gone", ["deleted", "away"])
+async def test_a_repeated_query_is_given_its_turn_though_its_file_cannot_be_found_any_more(
+    client: Client, stages: Stages, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    file_id = (await uploaded(client))["file_id"]
+    query = {"type": "query", "content": "What is in it?", "attachments": [file_id]}
+    async with client.socket() as socket:
+        await socket.accepted()
+        await socket.open_session("conv-1")
+        socket.send(**query, client_turn_id="k1")
+        first = await socket.frames_until("chat_response")
+        if gone == "deleted":
+            assert (await client.request("DELETE", f"/api/file/{file_id}")).status == 204
+        else:
+
+            async def away(*_: object) -> StoredFile:
+                raise Overloaded("The files on disk cannot be reached.")
+
+            monkeypatch.setattr(FilesystemFiles, "stat", away)
+        socket.send(**query, client_turn_id="k1")
+        assert await socket.frames_until("chat_response") == first
+        code = "not_found" if gone == "deleted" else "overloaded"
+        for other in ({"client_turn_id": "k2"}, {}, {"client_turn_id": "k1", "content": "And now?"}):
+            socket.send(**{**query, **other})
+            frame = await socket.frame()
+            assert (frame["type"], frame["code"]) == ("error", code), other
+    assert len(stages.turns.runs) == 1
+    listing = await client.request("GET", "/api/conversations/conv-1/messages")
+    assert [item["role"] for item in listing.json()["items"]] == ["user", "assistant"]
+
+
+async def test_on_several_machines_with_the_local_store_uploads_are_refused_with_what_to_do(stages: Stages) -> None:
+    several = Settings(store="local", replica_host="::")
+    services = IngressServices(**{**vars(stages.services()), "files": open_files(several, Secrets())})
+    await services.files.check()
+    client = Client(create_app(services), {"x-dev-user": "ana"})
+    reply = await upload(client)
+    assert (reply.status, reply.json()["code"], reply.json()["retryable"]) == (403, "not_permitted", False)
+    assert "PARLEY_STORE=azure" in reply.json()["detail"]
+    assert await listed(client) == []
+    file_id = "f_01JC2Z6V4S8N0Q5T7X9B3D1F2G"
+    for method, suffix in (("GET", ""), ("GET", "/download"), ("DELETE", "")):
+        assert (await client.request(method, f"/api/file/{file_id}{suffix}")).status == 404
+    with pytest.raises(NotFound, match="attachments: "):
+        await check_attachments(services.files, ANA, [file_id])
+    assert await read_attachments(services.files, ANA, [file_id]) == [Attachment()]
 
 
 async def test_the_routes_are_described(client: Client) -> None:

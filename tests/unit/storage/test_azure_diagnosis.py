@@ -8,7 +8,8 @@ import pytest
 from azure.core.exceptions import ClientAuthenticationError
 from azure.cosmos.exceptions import CosmosHttpResponseError
 
-from serve_app.storage.provision.diagnosis import Diagnosis, clock_off_s, diagnose
+from serve_app.http_date import clock_off_s
+from serve_app.storage.provision.diagnosis import Diagnosis, diagnose
 from serve_app.storage.provision.plan import FoundAccount, plan
 
 NOW = 1_700_000_000.0
@@ -58,6 +59,9 @@ def test_a_clock_that_is_off_explains_a_refusal_before_anything_else_does() -> N
     assert clock_off_s({"date": an_hour_on}, NOW) == -3600
     assert clock_off_s({"date": "yesterday"}, NOW) is None
     assert clock_off_s({}, NOW) is None
+    out_of_range = "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"
+    assert clock_off_s({"date": out_of_range}, NOW) is None
+    assert "No." in said(Refusal(403, "No.", out_of_range)).message
 
 
 def test_no_answer_may_pass_and_no_token_does_not() -> None:

@@ -107,10 +107,18 @@ def test_any_json_is_a_request_or_a_refusal(body: Any) -> None:
     assert text.encode() is not None
 
 
-@pytest.mark.parametrize("before", ["", "https://parley.example", "http://127.0.0.1:8000"])
-def test_a_file_part_names_a_file_that_was_uploaded_before(before: str) -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/api/file/f_01JCQ2Z7M5Y8W3X9K4T6V1B0ND/download",
+        "https://parley.example/api/file/f_01JCQ2Z7M5Y8W3X9K4T6V1B0ND/download",
+        "http://127.0.0.1:8000/api/file/f_01JCQ2Z7M5Y8W3X9K4T6V1B0ND/download?x=1",
+        "https://acc.blob.core.windows.net/parley/files/acme/an%3D40a/f_01JCQ2Z7M5Y8W3X9K4T6V1B0ND?sv=2025-01-05&sp=r&sig=a%2Fb%3D",
+    ],
+)
+def test_a_file_part_names_a_file_that_was_uploaded_before(url: str) -> None:
     file_id = "f_01JCQ2Z7M5Y8W3X9K4T6V1B0ND"
-    part = {"type": "file", "mediaType": "text/plain", "url": f"{before}/api/file/{file_id}/download"}
+    part = {"type": "file", "mediaType": "text/plain", "url": url}
     request = parsed([{"role": "user", "parts": [{"type": "text", "text": "Read this"}, part]}])
     assert request.file_ids() == (file_id,)
     assert request.query_text() == ("Read this", None)
@@ -122,7 +130,8 @@ def test_a_file_part_names_a_file_that_was_uploaded_before(before: str) -> None:
         "data:text/plain;base64,SGk=",
         "https://elsewhere.example/a.txt",
         "/api/file/../../etc/passwd/download",
-        "/api/file/f_01JCQ2Z7M5Y8W3X9K4T6V1B0ND/download?x=1",
+        "https://elsewhere.example/?file=f_01JCQ2Z7M5Y8W3X9K4T6V1B0ND",
+        "/api/file/f_01JCQ2Z7M5Y8W3X9K4T6V1B0ND/download/more",
         "",
         None,
         7,
