@@ -12,6 +12,7 @@ from tests.contract.store_inputs import ANNA, conversation_key
 async def test_a_record_is_found_as_it_was_saved(store: Store) -> None:
     saved = await store.save_record("acme", "user", "anna", b'{"n":1}')
     assert (saved.tenant_id, saved.kind, saved.record_id, saved.body) == ("acme", "user", "anna", b'{"n":1}')
+    assert '"' not in saved.etag, "HTTP puts it between quotes"
     assert await store.get_record("acme", "user", "anna") == saved
     again = await store.save_record("acme", "user", "anna", b'{"n":2}')
     assert again.etag != saved.etag

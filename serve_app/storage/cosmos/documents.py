@@ -235,6 +235,11 @@ def prompt_of(json: str) -> SessionPrompt:
     return _PROMPT.decode(json)
 
 
+def bare(etag: str) -> str:
+    """As everybody else knows it: the database's stands between quotes."""
+    return etag.strip('"')
+
+
 def conversation(head: Head, prompt: SessionPrompt | None) -> Conversation:
     key = conversation_of(head.partition)
     return Conversation(
@@ -246,7 +251,7 @@ def conversation(head: Head, prompt: SessionPrompt | None) -> Conversation:
         session_prompt=prompt,
         message_count=head.message_count,
         active_turn_id=turn_key(head.partition, head.open[0]).turn_id if head.open else None,
-        etag=head.etag,
+        etag=bare(head.etag),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from serve_app.domain.conversation import Page
 from serve_app.domain.records import Record
+from serve_app.storage.cosmos import documents
 from serve_app.storage.cosmos.client import Connection
 from serve_app.storage.cosmos.documents import Json
 from serve_app.storage.cosmos.layout import AUTHZ, quoted
@@ -42,7 +43,7 @@ class Records:
         if if_match == "":
             operation = Operation("create", document_id, json)
         elif if_match is not None:
-            operation = Operation("replace", document_id, json, etag=if_match)
+            operation = Operation("replace", document_id, json, etag=f'"{if_match}"')
         try:
             etags = await self._connection.write(AUTHZ, (tenant_id, kind), [operation])
         except Refused as refused:
@@ -51,7 +52,7 @@ class Records:
                 if found is not None and found["body"] == json["body"]:
                     return _record(found)
             raise stale_record() from None
-        return Record(tenant_id=tenant_id, kind=kind, record_id=record_id, body=body, etag=etags[0])
+        return Record(tenant_id=tenant_id, kind=kind, record_id=record_id, body=body, etag=documents.bare(etags[0]))
 
     async def delete(self, tenant_id: str, kind: str, record_id: str) -> None:
         """Raises NotFound."""
@@ -82,5 +83,5 @@ def _record(json: Json) -> Record:
         kind=json["kind"],
         record_id=json["recordId"],
         body=json["body"].encode(),
-        etag=json["_etag"],
+        etag=documents.bare(json["_etag"]),
     )

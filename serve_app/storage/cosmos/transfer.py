@@ -232,7 +232,7 @@ def _record(item: Json) -> Record:
         kind=item["kind"],
         record_id=item["recordId"],
         body=item["body"].encode(),
-        etag=item["_etag"],
+        etag=documents.bare(item["_etag"]),
     )
 
 
