@@ -62,9 +62,12 @@ class Account(Struct, frozen=True):
         usage: UsageSettings | None = None,
         limits: StoreSettings | None = None,
         on_charge: OnCharge | None = None,
+        grace_s: float = 0.0,
+        by_itself_s: float = 0.0,
         **settings: Any,
     ) -> CosmosStore:
-        """A store on the database, as one replica has it; ``settings`` are those of AzureSettings."""
+        """A store on the database, as one replica has it; ``settings`` are those of AzureSettings. Its projection goes on only
+        when it is asked, unless ``by_itself_s`` says otherwise."""
         options = {"cosmos_endpoint": self.endpoint, "cosmos_database": self.database, "inbox_delay_s": 60.0}
         return await CosmosStore.open(
             AzureSettings(**{**options, **settings}),
@@ -76,6 +79,8 @@ class Account(Struct, frozen=True):
             on_charge=on_charge,
             catch_up_every_s=0.0,
             repair_after_s=0.0,
+            grace_s=grace_s,
+            by_itself_s=by_itself_s,
         )
 
 

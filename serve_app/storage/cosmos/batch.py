@@ -27,11 +27,11 @@ class Batch:
 
     def __init__(self, partition: Partition, *, home: int) -> None:
         self.partition = partition
+        self.home = home
         self.write_id = uuid.uuid4().hex
         self.blobs: dict[str, bytes] = {}
         self.documents: list[Document] = []
         self.forgotten: list[str] = []
-        self._home = home
         self._guarded: list[Operation] = []
         self._others: list[Operation] = []
         self._bytes = 0
@@ -69,7 +69,7 @@ class Batch:
             return json
         fingerprint = documents.fingerprint(json)
         if size > INLINE_BYTES or self._bytes + size > BATCH_BYTES:
-            path = f"{blob_prefix(self.partition, self._home)}{quoted(name)}-{fingerprint}"
+            path = f"{blob_prefix(self.partition, self.home)}{quoted(name)}-{fingerprint}"
             self.blobs[path] = json.encode()
             return Elsewhere(blob=path)
         self._bytes += size

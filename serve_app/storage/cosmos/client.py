@@ -200,8 +200,11 @@ class Connection:
 
         async def call() -> tuple[list[Json], str | None]:
             asked = time.monotonic()
+            last: Mapping[str, str] = {}
 
             def answered(headers: Mapping[str, str], _: object = None) -> None:
+                nonlocal last
+                last = headers
                 self._answered(f"{container.name}.changes", headers, asked)
 
             start: dict[str, Any] = {"continuation": continuation}
@@ -215,10 +218,8 @@ class Connection:
             except ValueError as error:
                 raise PlaceLost from error
             except StopAsyncIteration:
-                # The pager does not tell where it stands at the end, its last answer does: nothing else can have been
-                # answered in between, as nobody has waited for anything.
-                headers = self._client.client_connection.last_response_headers
-                return [], headers.get("etag") or continuation
+                # The pager does not tell where it stands at the end, its last answer does.
+                return [], last.get("etag") or continuation
             return [dict(item) async for item in page], pager.continuation_token or continuation
 
         return await self._patiently(f"{container.name}.changes", call)

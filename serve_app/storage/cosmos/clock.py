@@ -34,11 +34,6 @@ class ServerClock:
             return self._wall()
         return self._monotonic() + sum(self._bounds) / 2
 
-    @property
-    def ahead_s(self) -> float | None:
-        """How far this machine's clock is ahead of the database's; None before the first answer."""
-        return None if self._bounds is None else self._wall() - self()
-
     def observe(self, date: str | None, asked: float) -> None:
         """Takes an answer's ``Date`` into account; what is no date is ignored."""
         try:

@@ -38,21 +38,24 @@ class Conversations:
         self._last_order = 0
 
     async def ensure(self, key: ConversationKey) -> Conversation:
+        """A new one is listed when this returns, so that a call for all of a user's conversations leaves none out."""
         partition = layout.conversation_partition(key)
         found = await self._sessions.get(partition, layout.HEAD)
         if isinstance(found, Head) and not found.deleted:
+            await self._inbox.list_new(partition)
             return await self.of(found)
         async with self._sessions.lock(partition):
             async for _ in rounds():
                 found = await self._sessions.get(partition, layout.HEAD)
                 if isinstance(found, Head) and not found.deleted:
+                    await self._inbox.list_new(partition)
                     return await self.of(found)
                 tombstone = found if isinstance(found, Head) else None
                 if tombstone is not None and not tombstone.cleared:
                     await self._removals.clear(tombstone)
                     continue
                 batch = Batch(partition, home=0)
-                head = self._new_head(partition)
+                head = self._new_head(partition, after=0 if tombstone is None else tombstone.version)
                 if tombstone is None:
                     batch.create(head)
                 else:
@@ -61,6 +64,7 @@ class Conversations:
                     await self._sessions.write(batch)
                 except Refused:
                     continue
+                await self._inbox.list_new(partition)
                 return await self.of(await self._sessions.head(partition, fresh=False))
         raise AssertionError
 
@@ -84,11 +88,10 @@ class Conversations:
         """Raises NotFound, Conflict."""
         # A new title is no activity: the place in the listing stays.
         partition = layout.conversation_partition(key)
+        perhaps_written = False
         async with self._sessions.lock(partition):
             async for _ in rounds():
                 head = await self._sessions.head(partition)
-                if if_match is not None and if_match != head.etag:
-                    raise stale_etag()
                 changed = head
                 if title is not None and not (if_untitled and head.title is not None):
                     changed = msgspec.structs.replace(changed, title=title)
@@ -101,12 +104,17 @@ class Conversations:
                     if head.prompt != fingerprint:
                         changed = msgspec.structs.replace(changed, prompt=fingerprint)
                         batch.upsert(prompt_document(batch, json, fingerprint))
+                is_stale = if_match is not None and if_match != documents.bare(head.etag)
+                if is_stale and not (perhaps_written and changed == head):
+                    raise stale_etag()
                 if changed == head:
                     return await self.of(head)
                 batch.replace(msgspec.structs.replace(changed, version=head.version + 1))
                 try:
                     await self._sessions.write(batch)
-                except Refused:
+                except Refused as refused:
+                    # If it was, and another wrote since, the head has another etag by now and what we set.
+                    perhaps_written = perhaps_written or refused.perhaps_written
                     continue
                 return await self.of(await self._sessions.head(partition, fresh=False))
         raise AssertionError
@@ -117,7 +125,12 @@ class Conversations:
             if head.archived:
                 return False
             await self.update(
-                key, title=None, archived=True, session_prompt=None, if_untitled=False, if_match=head.etag
+                key,
+                title=None,
+                archived=True,
+                session_prompt=None,
+                if_untitled=False,
+                if_match=documents.bare(head.etag),
             )
             return True
 
@@ -148,9 +161,10 @@ class Conversations:
             if cursor is None:
                 return
 
-    def _new_head(self, partition: Partition) -> Head:
+    def _new_head(self, partition: Partition, *, after: int) -> Head:
+        """Its order and version are beyond ``after``, the version of what it takes the place of, whatever the clock says."""
         now_us = to_us(self._sessions.clock())
-        self._last_order = order = max(self._last_order + 1, now_us)
+        self._last_order = order = max(self._last_order + 1, now_us, after + 1)
         tenant_id, conversation_id = partition
         return Head(
             id=layout.HEAD,

@@ -62,6 +62,8 @@ class ChangeFeed:
                 part.continuation = continuation
                 if not items:
                     break
+        # One that much happens in must not keep the others from being read next time.
+        self._parts = [*self._parts[1:], *self._parts[:1]]
 
 
 _log = logger("storage")

@@ -1,8 +1,9 @@
-"""The list of a user's conversations: one row for each, written behind the heads and read in one query.
+"""The list of a user's conversations: one row for each, read in one query.
 
-A row shows the version of the head that it was made from and is never written over by an older one. The replica that wrote a
-head writes its row, for several writes of a while only once; before a user's list is read, those of that user that wait here are
-written. What a crash takes with it, the projection makes up for from the heads themselves.
+A row shows the version of the head that it was made from and is never written over by an older one. The row of a new
+conversation is written before anybody is told of it. From then on the replica that wrote a head writes its row behind, for
+several writes of a while only once; before a user's list is read, those of that user that wait here are written. What a
+crash takes with it, the projection makes up for from the heads themselves.
 """
 
 from __future__ import annotations
@@ -124,6 +125,12 @@ class Inbox:
             # In a fresh context: the request that this comes from must not take it along when it ends.
             self._timer = asyncio.create_task(self._later(), context=contextvars.Context())
 
+    async def list_new(self, partition: Partition) -> None:
+        """Writes the row of a conversation that was made here, if it is still to come. Raises where it cannot be written."""
+        waiting = self._waiting.get(partition)
+        if waiting is not None and waiting[1]:
+            await self._write_waiting(partition)
+
     def shows(self, head: Head) -> bool:
         """Whether this replica has written the row of a head, or is going to."""
         waiting = self._waiting.get(head.partition)
@@ -176,9 +183,8 @@ class Inbox:
         row = Row.of(head)
         create = Operation("create", row.id, row.json())
         values = {name: value for name, value in row.json().items() if name not in ("id", "tenantId", "userId")}
+        # One patch may set ten fields, and these are ten. All of them: the row may be that of a predecessor of the same id.
         sets: list[Json] = [{"op": "set", "path": f"/{name}", "value": value} for name, value in values.items()]
-        # One patch may set ten fields; what never changes needs not be set.
-        sets = [change for change in sets if change["path"] not in ("/createdUs", "/order")]
         patch = Operation("patch", row.id, sets, condition=f"FROM c WHERE c.version < {row.version}")
         for _ in range(_ROUNDS):
             try:

@@ -16,6 +16,7 @@ import msgspec
 
 from serve_app.errors import ConfigError
 from serve_app.storage.cosmos.usage import UsageRow
+from serve_app.telemetry import logger
 
 _DECODER: msgspec.json.Decoder[UsageRow] = msgspec.json.Decoder(UsageRow)
 
@@ -43,8 +44,12 @@ class FileJournal:
                     rows.append(_DECODER.decode(line))
                 except msgspec.DecodeError:
                     continue  # the last line of a process that died writing it
-        for row in rows:
-            self.add(row)
+        try:
+            for row in rows:
+                self.add(row)
+        except OSError as error:
+            _log.warning("usage that was left stays where it lies", rows=len(rows), reason=str(error))
+            return rows
         for path, file in self._left:
             path.unlink(missing_ok=True)
             file.close()
@@ -79,3 +84,6 @@ def _held(path: Path) -> tuple[Path, BinaryIO] | None:
 
 def _line(row: UsageRow) -> bytes:
     return msgspec.json.encode(row) + b"\n"
+
+
+_log = logger("storage")

@@ -8,7 +8,7 @@
     authz     /tenantId /kind             configuration records
 
 Everything is found by a full partition key. An index costs with every write, so only the paths that a query filters or sorts by
-have one; the paths of the key are named too, because a key is not indexed by itself.
+have one; the paths of the key are named too, because a key is not indexed by itself. The id is, whatever a policy says.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from serve_app.domain.ids import ConversationKey, TurnKey
 Partition = tuple[str, str]
 """The values of a container's two key paths."""
 
-SYSTEM_TENANT = ""
-"""The tenant of rows that belong to the program itself."""
+SYSTEM_TENANT = "_system"
+"""Stands for the tenant in rows that belong to the program itself, in a container where no tenant has any."""
 
 
 class Container(Struct, frozen=True):
@@ -64,12 +64,12 @@ class Container(Struct, frozen=True):
 SESSIONS = Container(
     "sessions",
     ("/tenantId", "/conversationId"),
-    ("/id", "/messageId", "/position", "/shownAt", "/logKey", "/calledKey"),
+    ("/messageId", "/position", "/shownAt", "/logKey", "/calledKey"),
 )
 INBOX = Container("inbox", ("/tenantId", "/userId"), ("/sort",))
 GROUPS = Container("groups", ("/tenantId", "/groupId"))
 JOBS = Container("jobs", ("/tenantId", "/kind"))
-USAGE = Container("usage", ("/tenantId", "/day"), ("/id",))
+USAGE = Container("usage", ("/tenantId", "/day"))
 AUTHZ = Container("authz", ("/tenantId", "/kind"), ("/recordId",))
 CONTAINERS = (SESSIONS, INBOX, GROUPS, JOBS, USAGE, AUTHZ)
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import msgspec
+from ulid import ULID
 
-from serve_app.domain.conversation import Message, Page, Reaction
+from serve_app.domain.conversation import Message, Page, Reaction, TextPart
 from serve_app.storage.cosmos import documents, layout
 from serve_app.storage.cosmos.batch import Batch
 from serve_app.storage.cosmos.documents import Head, MessageDocument, TurnDocument
 from serve_app.storage.cosmos.layout import Partition
 from serve_app.storage.cosmos.operations import Refused
-from serve_app.storage.cosmos.sessions import Sessions, rounds
+from serve_app.storage.cosmos.sessions import BodyMoved, Sessions, rounds
 from serve_app.storage.pages import PAGE_BYTES, MessageCursor, encode_cursor
-from serve_app.storage.rules import no_message
+from serve_app.storage.rules import no_conversation, no_message
+from serve_app.telemetry import logger
 
 MAX_PATCHES = 80
 """Most messages that are replaced in one batch, which may have a hundred operations."""
+MISSING = "[The text of this message is missing from the store.]"
 _NO_POSITION = 2**53 - 1
 
 
@@ -176,7 +179,31 @@ class Messages:
             return  # the head has changed; whoever asked reads it again
 
     async def _message(self, document: documents.AnyDocument) -> tuple[Message, int]:
-        """And how large it is."""
+        """And how large it is. Raises NotFound where it has gone, with its conversation."""
         assert isinstance(document, MessageDocument)  # noqa: S101 - positions belong to messages
-        json = await self._sessions.body(document.partition, document.body)
+        try:
+            json = await self._sessions.body(document.partition, document.body)
+        except BodyMoved:
+            await self._sessions.head(document.partition)
+            if await self._sessions.get(document.partition, document.id) is None:
+                raise no_conversation() from None
+            _log.error("the body of a message is missing", message_id=document.message_id)
+            return _bodiless(document), len(MISSING)
         return documents.message(document, json), len(json)
+
+
+def _bodiless(document: MessageDocument) -> Message:
+    """A message whose body is lost, so that its conversation can still be read and gone on with."""
+    return Message(
+        message_id=document.message_id,
+        turn_id=document.turn_id,
+        role=document.role,
+        parts=(TextPart(text=MISSING),),
+        created_at=ULID.from_str(layout.ulid_of(document.turn_id)).datetime,
+        position=document.position,
+        reaction=document.reaction,
+        replaced_by=document.replaced_by,
+    )
+
+
+_log = logger("storage")

@@ -7,6 +7,8 @@ that the row in the inbox has to go, whoever may have written it last.
 
 from __future__ import annotations
 
+import asyncio
+
 from serve_app.domain.ids import ConversationKey
 from serve_app.errors import Overloaded, ParleyError
 from serve_app.storage.cosmos import layout
@@ -15,12 +17,15 @@ from serve_app.storage.cosmos.documents import Head
 from serve_app.storage.cosmos.inbox import Inbox
 from serve_app.storage.cosmos.operations import Refused
 from serve_app.storage.cosmos.sessions import Sessions, rounds
+from serve_app.storage.rules import no_conversation
 from serve_app.telemetry import logger
 
 PIECE = 90
 """Documents removed by one batch, which may have a hundred operations."""
 TOMBSTONE_TTL_S = 86_400
 _PATIENCE = 20
+_CLEAR_S = 5.0
+"""How long a deletion waits for what is gone already to be cleared away, too."""
 
 
 class Removals:
@@ -33,9 +38,16 @@ class Removals:
     async def delete(self, key: ConversationKey) -> None:
         """Raises NotFound. From the first write on nobody finds the conversation or anything in it."""
         partition = layout.conversation_partition(key)
+        order: int | None = None
         async with self._sessions.lock(partition):
             async for _ in rounds():
-                head = await self._sessions.head(partition)
+                found = await self._sessions.get(partition, layout.HEAD)
+                head = found if isinstance(found, Head) and not found.deleted else None
+                if order is not None and (head is None or head.order != order):
+                    return  # gone, by us or by another; what has been made there since is another conversation
+                if head is None:
+                    raise no_conversation()
+                order = head.order
                 batch = Batch(partition, home=head.order)
                 batch.replace(_tombstone(head))
                 # Those that run go in the same transaction: from now on their owners have lost them.
@@ -53,12 +65,17 @@ class Removals:
     async def _clear_patiently(self, tombstone: Head) -> None:
         """The conversation is gone already; what is not cleared away now will be by the projection."""
         try:
-            await self.clear(tombstone)
-        except ParleyError as error:
-            _log.warning("a conversation is not cleared away yet", reason=str(error))
+            async with asyncio.timeout(_CLEAR_S):
+                await self.clear(tombstone)
+        except (ParleyError, TimeoutError) as error:
+            _log.warning("a conversation is not cleared away yet", reason=str(error) or "it takes long")
 
     async def clear(self, tombstone: Head) -> None:
-        """Removes what a tombstone hides, if anything is left. Doing it twice, or two at once, comes to the same."""
+        """Removes what a tombstone hides, if anything is left. Doing it twice, or two at once, comes to the same.
+
+        First of all what is still seen of it, its row; last what lies elsewhere, whose store may be away by itself.
+        """
+        await self._inbox.delete(tombstone)
         partition = tombstone.partition
         condition = f"FROM c WHERE c.deleted = true AND c.madeOrder = {tombstone.order}"
         fruitless = 0
@@ -78,7 +95,6 @@ class Removals:
                     fruitless += 1
                     break  # another clears as well: see what is left
         await self._sessions.bodies.delete_prefix(blob_prefix(partition, tombstone.order))
-        await self._inbox.delete(tombstone)
         done = Batch(partition, home=tombstone.order)
         done.patch(layout.HEAD, {"cleared": True, "ttl": TOMBSTONE_TTL_S}, condition)
         try:

@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 
 from serve_app.domain.conversation import SessionPrompt
-from serve_app.errors import Overloaded
+from serve_app.errors import Gone, Overloaded, ParleyError
 from serve_app.storage.cosmos import documents
-from serve_app.storage.cosmos.batch import Batch
+from serve_app.storage.cosmos.batch import Batch, blob_prefix
 from serve_app.storage.cosmos.bodies import BodyStore
 from serve_app.storage.cosmos.client import Connection
 from serve_app.storage.cosmos.documents import (
@@ -33,6 +33,7 @@ from serve_app.storage.cosmos.layout import HEAD, PROMPT, SESSIONS, Partition
 from serve_app.storage.cosmos.operations import Refused
 from serve_app.storage.cosmos.recent import Locks, Recent
 from serve_app.storage.rules import no_conversation
+from serve_app.telemetry import logger
 
 HEAD_AGE_S = 30.0
 """How long a head is relied upon: a batch over an old one is refused, which costs more than to read it first."""
@@ -43,7 +44,12 @@ _QUERY_LIMIT = 1_000
 
 
 class BodyMoved(Exception):
-    """A body is no longer where its document said: the document has been written since."""
+    """A body is no longer where its document said: the document has been written or removed since. Never leaves an adapter."""
+
+
+def body_lost() -> Gone:
+    """Of a body that is still not where its document says when both have been read again."""
+    return Gone("A part of this is missing from the store and cannot be shown.")
 
 
 class Sessions:
@@ -82,15 +88,26 @@ class Sessions:
         return found if isinstance(found, TurnDocument) else None
 
     async def prompt(self, head: Head) -> SessionPrompt | None:
-        """The prompt of a conversation. A remembered one is as good, where it is the one the head means."""
+        """The prompt of a conversation. A remembered one is as good, where it is the one the head means. None also where its
+        body is lost. Raises NotFound where the conversation has gone meanwhile."""
         if head.prompt is None:
             return None
         known = self._known(head.partition, PROMPT)
-        if not isinstance(known, Prompt) or known.fingerprint != head.prompt:
-            known = await self.get(head.partition, PROMPT)
-        if not isinstance(known, Prompt):
-            return None
-        return documents.prompt_of(await self.body(head.partition, known.body))
+        if isinstance(known, Prompt) and known.fingerprint == head.prompt:
+            try:
+                return documents.prompt_of(await self.body(head.partition, known.body))
+            except BodyMoved:
+                self.forget(head.partition, PROMPT)  # that of a conversation which was deleted since, and made again
+        known = await self.get(head.partition, PROMPT)
+        try:
+            if isinstance(known, Prompt):
+                return documents.prompt_of(await self.body(head.partition, known.body))
+        except BodyMoved:
+            self.forget(head.partition, PROMPT)
+        if (await self.head(head.partition)).order != head.order:
+            raise no_conversation()
+        _log.error("the prompt of a conversation is missing", conversation_id=head.conversation_id)
+        return None
 
     async def query(
         self,
@@ -147,6 +164,8 @@ class Sessions:
             for document_id in (*(document.id for document in batch.documents), *batch.forgotten):
                 self._remembered.drop((batch.partition, document_id))
             if not (refused.perhaps_written and await self._is_written(batch)):
+                if batch.blobs:
+                    await self._drop_orphans(batch)
                 raise
             return
         except BaseException:
@@ -159,6 +178,16 @@ class Sessions:
         by_id = {operation.id: etag for operation, etag in zip(batch.operations, etags, strict=True)}
         for document in batch.documents:
             self._wrote(msgspec.structs.replace(document, etag=by_id[document.id]))
+
+    async def _drop_orphans(self, batch: Batch) -> None:
+        """Removes the blobs of a conversation that was deleted while they were written: nobody else might look there again."""
+        try:
+            head = await self.get(batch.partition, HEAD)
+            if isinstance(head, Head) and not head.deleted and head.order == batch.home:
+                return
+            await self.bodies.delete_prefix(blob_prefix(batch.partition, batch.home))
+        except ParleyError as error:
+            _log.warning("bodies of a deleted conversation are left", reason=str(error))
 
     async def _is_written(self, batch: Batch) -> bool:
         """Whether one of the batch's own documents lies there; then all of them did."""
@@ -220,3 +249,6 @@ async def rounds() -> AsyncIterator[int]:
             await asyncio.sleep(random.uniform(0, min(1.0, 0.01 * 2 ** min(number, 7))))  # noqa: S311 - jitter
         yield number
     raise Overloaded("Too many write to this conversation at once; try again in a moment.")
+
+
+_log = logger("storage")

@@ -27,7 +27,8 @@ from serve_app.storage.rules import UNCLAIMED_S, MisfitError, fresh_records, to_
 TAIL_CHARS = 4_096
 """A longer tail becomes an entry: the turn's document is written again with each append."""
 _EXPIRES_LATER_S = 3_600
-"""How much longer than its retention a log entry lives: it counts from when the entry was written, not from the turn's end."""
+"""How much longer a log entry lives than its retention and the time its turn is given: a turn may end late. It counts from when
+the entry was written, not from the turn's end."""
 
 
 class Known(Struct, frozen=True):
@@ -161,7 +162,7 @@ def _with_records(batch: Batch, turn: TurnDocument, fresh: Sequence[EventRecord]
     kept = (*turn.tail, *map(documents.kept_record, fresh))
     if not turn.ended and sum(len(record[-1]) for record in kept) <= TAIL_CHARS:
         return msgspec.structs.replace(turn, tail=kept)
-    batch.create(log_entry(batch, turn.turn_id, kept, retention_s))
+    batch.create(log_entry(batch, turn.turn_id, kept, retention_s + max(0.0, turn.given_s)))
     return msgspec.structs.replace(turn, tail=())
 
 

@@ -36,6 +36,7 @@ from serve_app.storage.cosmos.documents import Head
 from serve_app.storage.cosmos.inbox import Inbox
 from serve_app.storage.cosmos.journal import FileJournal
 from serve_app.storage.cosmos.layout import Partition
+from serve_app.storage.cosmos.lease import RENEW_S
 from serve_app.storage.cosmos.messages import Messages
 from serve_app.storage.cosmos.projection import Projection
 from serve_app.storage.cosmos.records import Records
@@ -45,6 +46,7 @@ from serve_app.storage.cosmos.turns import Turns
 from serve_app.storage.cosmos.usage import UsageRows
 from serve_app.storage.pages import MAX_EVENTS, bounded_limit, conversation_cursor, message_cursor, record_cursor
 from serve_app.storage.port import MAX_PAGE
+from serve_app.storage.rules import RETURN_GRACE_S
 from serve_app.telemetry import logger
 
 CATCH_UP_EVERY_S = 1.0
@@ -70,6 +72,8 @@ class CosmosStore:
         usage: UsageRows,
         catch_up_every_s: float = CATCH_UP_EVERY_S,
         repair_after_s: float | None = None,
+        grace_s: float = RETURN_GRACE_S,
+        by_itself_s: float = RENEW_S,
     ) -> None:
         self._connection = connection
         self.retention_s = retention_s
@@ -96,6 +100,8 @@ class CosmosStore:
             usage,
             every_s=catch_up_every_s,
             patience_s=3 * inbox_delay_s if repair_after_s is None else repair_after_s,
+            grace_s=grace_s,
+            by_itself_s=by_itself_s,
         )
 
     @classmethod
@@ -112,11 +118,14 @@ class CosmosStore:
         on_charge: OnCharge | None = None,
         catch_up_every_s: float = CATCH_UP_EVERY_S,
         repair_after_s: float | None = None,
+        grace_s: float = RETURN_GRACE_S,
+        by_itself_s: float = RENEW_S,
     ) -> CosmosStore:
         """A store on the database that ``settings`` name. The first call connects; :meth:`check` says what is wrong.
 
         ``credential``: the account's key or an identity. ``data_dir``: where usage waits with ``buffer: local``. ``clock``
-        gives Unix seconds; by default the database's own. The store closes ``bodies``. Raises ConfigError.
+        gives Unix seconds; by default the database's own. The other times are those of :class:`Projection`. The store closes
+        ``bodies``. Raises ConfigError.
         """
         if settings.cosmos_endpoint is None:
             raise ConfigError("Setting PARLEY_AZURE__COSMOS_ENDPOINT: PARLEY_STORE=azure needs it.")
@@ -143,6 +152,8 @@ class CosmosStore:
             usage=rows,
             catch_up_every_s=catch_up_every_s,
             repair_after_s=repair_after_s,
+            grace_s=grace_s,
+            by_itself_s=by_itself_s,
         )
 
     # Conversations
@@ -230,6 +241,7 @@ class CosmosStore:
     # The turn log
 
     async def accept_turn(self, turn: NewTurn, *, on_busy: OnBusy = "reject", max_waiting: int = 8) -> AcceptedTurn:
+        self._projection.start()
         async with self._connection.deadline():
             return await self._acceptance.accept(turn, on_busy=on_busy, max_waiting=max_waiting)
 
@@ -268,6 +280,7 @@ class CosmosStore:
             return await self.turns.request_cancel(key)
 
     async def find_abandoned_turns(self, *, limit: int = 100) -> list[TurnKey]:
+        self._projection.start()
         async with self._connection.deadline(_MANY):
             return await self._projection.find_abandoned(limit=min(limit, MAX_EVENTS))
 

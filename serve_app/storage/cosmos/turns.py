@@ -19,7 +19,7 @@ from serve_app.storage.cosmos.charges import metered
 from serve_app.storage.cosmos.documents import Head, LogEntry, TurnDocument
 from serve_app.storage.cosmos.messages import Messages
 from serve_app.storage.cosmos.operations import Refused
-from serve_app.storage.cosmos.sessions import BodyMoved, Sessions, rounds
+from serve_app.storage.cosmos.sessions import BodyMoved, Sessions, body_lost, rounds
 from serve_app.storage.cosmos.usage import UsageRows
 from serve_app.storage.pages import PAGE_BYTES
 from serve_app.storage.rules import (
@@ -150,19 +150,28 @@ class Turns:
         return turn if charge is None else msgspec.structs.replace(turn, request_charge=charge)
 
     async def turn_of(self, document: TurnDocument) -> Turn:
-        """The turn as its document has it, wherever its bodies lie. Raises NotFound where it has gone meanwhile."""
+        """The turn as its document has it, wherever its bodies lie. Raises NotFound where it has gone meanwhile, Gone where a
+        body of it is lost."""
+        missed: list[documents.Body] = []
         async for _ in rounds():
+            bodies = [document.input, *(step.body for step in document.steps)]
             try:
-                accepted = await self._sessions.body(document.partition, document.input)
-                steps = [await self._sessions.body(document.partition, step.body) for step in document.steps]
+                accepted, *steps = [await self._sessions.body(document.partition, body) for body in bodies]
             except BodyMoved:
-                newer = await self._sessions.turn(document.partition, document.id)
-                if newer is None:
-                    raise no_turn() from None
-                document = newer
+                if bodies == missed:
+                    raise body_lost() from None
+                missed, document = bodies, await self._newer(document)
                 continue
             return documents.turn(document, accepted, steps)
         raise AssertionError
+
+    async def _newer(self, document: TurnDocument) -> TurnDocument:
+        """The document read again. Raises NotFound where it has gone, or its conversation has and it is going."""
+        found = await self._sessions.some(document.partition, [layout.HEAD, document.id])
+        head, newer = found.get(layout.HEAD), found.get(document.id)
+        if not isinstance(head, Head) or head.deleted or not isinstance(newer, TurnDocument):
+            raise no_turn()
+        return newer
 
     async def read_events(self, key: TurnKey, *, after_seq: int, limit: int) -> EventPage:
         """Raises NotFound; Gone once the log has expired."""
@@ -243,8 +252,12 @@ class Turns:
         return [documents.event_record(record) for record in kept]
 
     async def first_record(self, document: TurnDocument) -> EventRecord:
-        """Event 1, which is stored nowhere: it follows from the input."""
-        return first_event(documents.input_of(await self._sessions.body(document.partition, document.input)))
+        """Event 1, which is stored nowhere: it follows from the input. Raises NotFound, Gone."""
+        try:
+            return first_event(documents.input_of(await self._sessions.body(document.partition, document.input)))
+        except BodyMoved:
+            await self._newer(document)
+            raise body_lost() from None
 
     def has_expired(self, document: TurnDocument) -> bool:
         """Whether the log is gone, whatever may still lie there of it."""

@@ -16,7 +16,6 @@ import msgspec
 from msgspec import Struct, field
 
 from serve_app.domain.usage import Usage
-from serve_app.errors import ParleyError
 from serve_app.storage.cosmos import documents
 from serve_app.storage.cosmos.client import Connection
 from serve_app.storage.cosmos.documents import TurnDocument
@@ -30,6 +29,8 @@ MAX_BUFFERED = 10_000
 """Rows gathered at most; who adds more waits for them to be written."""
 _BATCH_ROWS = 100
 _WRITTEN = 50_000
+_AGAIN_S = 1.0
+"""How long rows wait that should have been written at once."""
 
 
 class UsageRow(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -108,7 +109,7 @@ class UsageRow(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Journal(Protocol):
-    """Rows that are gathered, where a crash does not reach them."""
+    """Rows that are gathered, where a crash does not reach them. All may raise OSError."""
 
     def read(self) -> list[UsageRow]:
         """Those that were left."""
@@ -139,10 +140,13 @@ class UsageRows:
         """Never fails: what cannot be written is tried again with the next ones."""
         self._rows[row.id] = row
         if self._journal is not None:
-            self._journal.add(row)
+            try:
+                self._journal.add(row)
+            except (OSError, ValueError) as error:
+                self._not_kept(error)
         if not self._flush_s or len(self._rows) >= MAX_BUFFERED:
             await self._try_to_flush()
-        elif self._timer is None or self._timer.done():
+        if self._rows and (self._timer is None or self._timer.done()):
             # In a fresh context: the request that this comes from must not take it along when it ends.
             self._timer = asyncio.create_task(self._later(), context=contextvars.Context())
 
@@ -155,7 +159,7 @@ class UsageRows:
         return None if found is None else found.get("requestCharge")
 
     def has(self, turn_id: str) -> bool:
-        """Whether this replica has written the row of a turn, or is going to."""
+        """Whether this replica knows that the row of a turn is there, or is going to write it."""
         ulid = ulid_of(turn_id)
         return ulid in self._rows or self._written.get(ulid) is not None
 
@@ -176,6 +180,7 @@ class UsageRows:
                 for row in chunk:
                     if row.id not in there:
                         added += await self._create(row)
+                    self._written.put(row.id, True)
         return added
 
     async def _create(self, row: UsageRow) -> bool:
@@ -198,7 +203,10 @@ class UsageRows:
                         if self._rows.get(row.id) is row:
                             del self._rows[row.id]
             if self._journal is not None:
-                self._journal.keep_only(self._rows.values())
+                try:
+                    self._journal.keep_only(self._rows.values())
+                except (OSError, ValueError) as error:
+                    self._not_kept(error)
 
     async def close(self) -> None:
         """Writes what there is; what cannot be written stays in the journal."""
@@ -207,18 +215,25 @@ class UsageRows:
             await asyncio.gather(self._timer, return_exceptions=True)
         await self._try_to_flush()
         if self._journal is not None:
-            self._journal.close()
+            try:
+                self._journal.close()
+            except OSError as error:
+                self._not_kept(error)
 
     async def _later(self) -> None:
         while self._rows:
-            await asyncio.sleep(self._flush_s)
+            await asyncio.sleep(self._flush_s or _AGAIN_S)
             await self._try_to_flush()
 
     async def _try_to_flush(self) -> None:
         try:
             await self.flush()
-        except ParleyError as error:
+        except Exception as error:  # nothing may end the task that tries again
             _log.warning("usage not written yet", rows=len(self._rows), reason=str(error))
+
+    def _not_kept(self, error: Exception) -> None:
+        """The rows are still here, and where a crash takes them along the projection makes up for them."""
+        _log.warning("usage is not kept where a crash does not reach it", rows=len(self._rows), reason=str(error))
 
 
 def _by_partition(rows: Iterable[UsageRow]) -> dict[Partition, list[UsageRow]]:

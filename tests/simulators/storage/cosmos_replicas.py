@@ -30,6 +30,7 @@ class Replicas:
     async def kill(self, store: CosmosStore) -> None:
         """As a process ends that is killed: what waits in its memory is written nowhere."""
         self._open.remove(store)
+        await store._projection.stop()
         for owner in (store._inbox, store.usage):
             if owner._timer is not None:
                 owner._timer.cancel()

@@ -80,4 +80,5 @@ def test_the_paths_of_a_key_have_an_index_too_and_nothing_else_has() -> None:
         assert policy["excludedPaths"] == [{"path": "/*"}]
         included = {path["path"] for path in policy["includedPaths"]}
         assert {f"{path}/?" for path in container.key} <= included
+        assert "/id/?" not in included, "it is always indexed; a policy read back without it would differ for ever"
         assert container.partition_key["kind"] == "MultiHash"
