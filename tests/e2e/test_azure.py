@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
+import httpx2
 import pytest
 
 from tests.e2e.azure import Azure
@@ -14,6 +16,8 @@ from tests.e2e.server import ParleyServer
 
 MOST_WRITES = 12
 MOST_READS = 6
+EXPORTED_S = 30.0
+"""Ray reports metrics every ten seconds."""
 BEHIND_S = 20.0
 """Longest until the rows that are written behind a turn (usage, list of conversations) are there."""
 
@@ -50,6 +54,17 @@ async def test_a_turn_with_a_tool_call_takes_few_operations_and_none_across_part
     view = await api.get(f"/api/turns/{turn_id}")
     charged = sum(each["charge"] for each in done if each["container"] == "sessions" and each["kind"] == "write")
     assert view["request_charge"] == pytest.approx(charged, rel=0.5), "what the account charged, but for what is read"
+
+
+@on_azure
+async def test_what_cosmos_charges_is_exported_by_operation(graph: ParleyServer, api: Api) -> None:
+    await api.chat("Find the account Contoso")
+    async with httpx2.AsyncClient(trust_env=False, timeout=30) as http:
+        until = time.monotonic() + EXPORTED_S
+        while "ray_parley_store_request_units_total{" not in (text := (await http.get(graph.metrics_url)).text):
+            assert time.monotonic() < until, text[-2000:]
+            await asyncio.sleep(0.5)
+    assert "ray_parley_store_call_ms_count" in text
 
 
 def _written_behind(account: Azure, api: Api, turns: int) -> list[dict[str, Any]]:
