@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from typer.testing import CliRunner, Result
 
 from serve_app.cli.main import app
@@ -26,8 +27,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run() -> Run:
-    return lambda *arguments: CliRunner().invoke(app, list(arguments))
+def run() -> Iterator[Run]:
+    before = structlog.get_config()
+    yield lambda *arguments: CliRunner().invoke(app, list(arguments))
+    structlog.configure(**before)  # commands log as a process of their own does
 
 
 @pytest.fixture
