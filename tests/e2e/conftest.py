@@ -42,7 +42,9 @@ def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     with contextlib.ExitStack() as stack:
         variables = {"PARLEY_COMPANIONS__SCRIPT": str(SCRIPT)}
         if request.param == "azure":
-            variables |= request.getfixturevalue("account").variables
+            # Leases as this store has them by default: each renewal is a write, and writes are counted.
+            leases = {"PARLEY_TURN__LEASE_S": "15", "PARLEY_TURN__RENEW_S": "5"}
+            variables |= leases | request.getfixturevalue("account").variables
         server = ParleyServer(tmp_path_factory.mktemp("graph"), variables=variables)
         stack.callback(server.kill)
         try:
