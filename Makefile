@@ -4,13 +4,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-QUICK := tests/unit tests/contract tests/simulators tests/simulation
 ALONE := tests/e2e/page tests/e2e/cli  # start no graph, and mostly wait: several at a time
 
 unexport PYTHONDONTWRITEBYTECODE  # bytecode compiled once makes every start several times faster
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test run test coverage test-azure lint chaos peers lock benchmark clean
+.PHONY: help setup setup-test run test test-azure lint chaos peers lock benchmark clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,12 +22,9 @@ run: setup  ## start everything on http://127.0.0.1:8000
 	@exec $(BIN)/parley serve
 
 test: setup-test peers  ## run the whole suite
-	$(BIN)/python -m pytest -n 4 $(QUICK)
+	$(BIN)/python -m pytest -n 4 tests/unit tests/contract tests/simulators tests/simulation --cov --cov-report=term
 	$(BIN)/python -m pytest -n 4 $(ALONE)
 	$(BIN)/python -m pytest tests/integration tests/e2e tests/chaos $(ALONE:%=--ignore=%)
-
-coverage: setup-test peers  ## how much of the code the tests without a cluster reach
-	$(BIN)/python -m pytest -n 4 $(QUICK) --cov --cov-report=term
 
 test-azure: setup-test  ## the store's tests on an account of yours: COSMOS_ENDPOINT=… COSMOS_KEY=…
 	@test -n "$(COSMOS_ENDPOINT)" -a -n "$(COSMOS_KEY)" \

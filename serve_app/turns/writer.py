@@ -137,7 +137,10 @@ class LogWriter:
             log.exception("show_failed", turn=turn_log.key.turn_id)
 
     async def _append_rounds(self) -> None:
-        at_most_s = min(self._settings.renew_s, self._settings.commit_s) / 3
+        often_s = (
+            self._settings.renew_s if self._shows is None else min(self._settings.renew_s, self._settings.commit_s)
+        )
+        at_most_s = often_s / 3
         while True:
             started = await self._appends.next(at_most_s)
             try:
