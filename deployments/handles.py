@@ -90,16 +90,17 @@ def _crashed(stage: str, method: str, error: Exception) -> Internal:
 # -- store -----------------------------------------------------------------------------------------------------------
 
 
-class _StoreCalls:
-    """Every method of the Store port as a handle call, except ``append``, which goes over the channel."""
+class _StageCalls:
+    """Every method of a port that the store's stage serves, as a handle call."""
 
-    def __init__(self, handle: Handle, channel: Channel | None) -> None:
+    def __init__(self, handle: Handle, port: type, method: str, *leading: str) -> None:
         self._handle = handle
-        self._channel = channel
-        self._endpoint: str | None = None
+        self._port = port
+        self._method = method
+        self._leading = leading
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or not hasattr(Store, name):
+        if name.startswith("_") or not hasattr(self._port, name):
             raise AttributeError(name)
 
         def forward(*args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
@@ -110,13 +111,14 @@ class _StoreCalls:
     async def _call_patiently(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A store that is being replaced is a pause. Every method can be repeated but a change under an etag."""
         request_id = structlog.contextvars.get_contextvars().get("request_id", "")
+        sent = (self._method, *self._leading, name, args, kwargs, request_id)
         give_up = time.monotonic() + STORE_PATIENCE_S
         wait_s = 0.05
         again = False
         while True:
             left_s = max(0.5, give_up - time.monotonic())
             try:
-                return await call(self._handle, "store", "invoke", name, args, kwargs, request_id, timeout_s=left_s)
+                return await call(self._handle, "store", *sent, timeout_s=left_s)
             except StageUnavailable:
                 if kwargs.get("if_match") is not None or time.monotonic() + wait_s > give_up:
                     raise
@@ -127,6 +129,15 @@ class _StoreCalls:
             again = True
             await asyncio.sleep(wait_s)
             wait_s = min(wait_s * 2, 1.0)
+
+
+class _StoreCalls(_StageCalls):
+    """The Store port; ``append`` goes over the channel."""
+
+    def __init__(self, handle: Handle, channel: Channel | None) -> None:
+        super().__init__(handle, Store, "invoke")
+        self._channel = channel
+        self._endpoint: str | None = None
 
     async def append(self, batch: Sequence[AppendTurn]) -> list[AppendReply]:
         # The one call made all the time, by every Turns replica: a frame costs a tenth of a handle call.
@@ -158,6 +169,11 @@ _REPLIES: msgspec.msgpack.Decoder[list[AppendReply]] = msgspec.msgpack.Decoder(l
 def remote_store(handle: Handle, channel: Channel | None = None) -> Store:
     """The store behind ``handle``. With a channel, appends travel on it."""
     return cast(Store, _StoreCalls(handle, channel))
+
+
+def remote_beside(handle: Handle, service: str, port: type) -> Any:
+    """Another port that the store's stage serves beside the store; see ``StoreDeployment.invoke_beside``."""
+    return _StageCalls(handle, port, "invoke_beside", service)
 
 
 def serve_appends(store: Store, channel: Channel) -> None:

@@ -27,6 +27,7 @@ class StoreDeployment(Shell):
     async def start(self) -> None:
         self._store = await connect(self.settings, Secrets.from_environment(), self.metrics)
         await self._store.check()
+        self._beside: dict[str, tuple[type, Any]] = {}
         self._channel = await self.open_channel()
         serve_appends(self._store, self._channel)
         self._upkeep = asyncio.create_task(self._prune())
@@ -40,6 +41,16 @@ class StoreDeployment(Shell):
             if method in LOGGED:
                 log.info(method)
             return result
+
+    async def invoke_beside(
+        self, service: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], request_id: str
+    ) -> Any:
+        """The same for a port that lives beside the store, because what it keeps in memory must be kept once."""
+        port, adapter = self._beside[service]
+        if method.startswith("_") or not hasattr(port, method):
+            raise AttributeError(method)
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            return await getattr(adapter, method)(*args, **kwargs)
 
     async def channel_endpoint(self) -> str:
         return self._channel.endpoint

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from serve_app.domain.identity import Principal
 from serve_app.errors import Unauthenticated
+from serve_app.identity.port import Grant
 
 DEFAULT_USER = "dev"
 DEFAULT_TENANT = "default"
@@ -26,7 +27,7 @@ _ROLE = re.compile(r"[a-z0-9_-]{1,32}")
 class DevelopmentAuthenticator:
     """Reads ``X-Dev-User``, ``X-Dev-Tenant`` and ``X-Dev-Roles``; the query wins where both are given."""
 
-    async def authenticate(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Principal:
+    async def authenticate(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Grant:
         given = {name.lower(): value for name, value in headers.items()}
         given |= {name.lower(): value for name, value in query.items()}
         user = given.get("x-dev-user", DEFAULT_USER).strip()
@@ -35,7 +36,14 @@ class DevelopmentAuthenticator:
             raise Unauthenticated("X-Dev-User must be 1 to 128 letters, digits or any of _ . @ + -.")
         if not _TENANT.fullmatch(tenant):
             raise Unauthenticated("X-Dev-Tenant must be 1 to 64 letters, digits, _ or -.")
-        return Principal(tenant_id=tenant, user_id=user, roles=_roles(given.get("x-dev-roles")))
+        return Grant(principal=Principal(tenant_id=tenant, user_id=user, roles=_roles(given.get("x-dev-roles"))))
+
+    async def with_token(self, token: str) -> Grant:  # noqa: ARG002 - the port's
+        """Nobody: who one is was said when the socket was opened."""
+        raise Unauthenticated("Tokens mean nothing in development mode; leave accessToken out.")
+
+    async def refresh(self, grant: Grant) -> Grant:
+        return grant
 
 
 def _roles(value: str | None) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ async def chat_of(request: Request) -> ChatService:
 async def caller_of(request: Request) -> Principal:
     """The authenticated caller. Raises Unauthenticated."""
     services: IngressServices = request.app.state.services
-    return await services.authenticator.authenticate(request.headers, {})
+    return (await services.authenticator.authenticate(request.headers, {})).principal
 
 
 async def request_id_of(request: Request) -> str:

@@ -64,7 +64,7 @@ class ChatSocketEndpoint:
                 self._services.settings.cors_origins,
             ):
                 raise NotPermitted("Pages of this origin may not connect.")
-            principal = await self._services.authenticator.authenticate(headers, dict(query))
+            principal = (await self._services.authenticator.authenticate(headers, dict(query))).principal
         except ParleyError as error:
             await _deny(scope, send, error)
             return

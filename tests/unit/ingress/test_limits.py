@@ -81,7 +81,7 @@ def test_pages_may_act_on_their_own_host_or_as_configured(
 async def test_headers_choose_who_one_is(
     headers: dict[str, str], query: dict[str, str], who: tuple[str, str, tuple[str, ...]]
 ) -> None:
-    principal = await DevelopmentAuthenticator().authenticate(headers, query)
+    principal = (await DevelopmentAuthenticator().authenticate(headers, query)).principal
     assert (principal.tenant_id, principal.user_id, principal.roles) == who
 
 
