@@ -4,12 +4,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-ALONE := tests/e2e/page tests/e2e/cli  # start no graph, and mostly wait: several at a time
+ALONE    := tests/e2e/page tests/e2e/cli  # start no graph, and mostly wait: several at a time
+SHORT    := tests/chaos/test_chaos_short.py
+COVERAGE ?=  # --cov: what runs without a graph must be covered; that doubles its time
 
 unexport PYTHONDONTWRITEBYTECODE  # bytecode compiled once makes every start several times faster
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test run test test-azure lint chaos peers lock benchmark clean
+.PHONY: help setup setup-test run test test-azure lint chaos chaos-short peers lock benchmark clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,15 +24,18 @@ run: setup  ## start everything on http://127.0.0.1:8000
 	@exec $(BIN)/parley serve
 
 test: setup-test peers  ## run the whole suite
-	$(BIN)/python -m pytest -n 4 tests/unit tests/contract tests/simulators tests/simulation --cov --cov-report=term
+	$(BIN)/python -m pytest -n 4 tests/unit tests/contract tests/simulators tests/simulation tests/chaos --ignore=$(SHORT) $(COVERAGE)
 	$(BIN)/python -m pytest -n 4 $(ALONE)
-	$(BIN)/python -m pytest tests/integration tests/e2e tests/chaos $(ALONE:%=--ignore=%)
+	$(BIN)/python -m pytest tests/integration tests/e2e $(ALONE:%=--ignore=%)
 
 test-azure: setup-test  ## the store's tests on an account of yours: COSMOS_ENDPOINT=… COSMOS_KEY=…
 	@test -n "$(COSMOS_ENDPOINT)" -a -n "$(COSMOS_KEY)" \
 	  || { echo "Name an account that tests may make databases in: make test-azure COSMOS_ENDPOINT=https://… COSMOS_KEY=…"; exit 2; }
 	@COSMOS_ENDPOINT="$(COSMOS_ENDPOINT)" COSMOS_KEY="$(COSMOS_KEY)" $(BIN)/python -m pytest -k cosmos --timeout 600 \
 	  tests/contract tests/simulators/storage
+
+chaos-short: setup-test  ## a short seeded form of every scenario of chaos
+	$(BIN)/python -m pytest $(SHORT)
 
 chaos: setup-test  ## kill, stall and cut a running graph, and print what became of its turns
 	$(BIN)/python -m tests.chaos $(CHAOS)

@@ -215,3 +215,19 @@ class ParleyServer:
         self.run.kill()
         if self._running is not None:
             self._running.process.wait(10)
+
+
+def refused(server: ParleyServer) -> str:
+    """The one sentence a start is refused with; nothing is left, and the exit code is 2."""
+    running = server.launch()
+    try:
+        code = running.wait(START_S)
+        assert code == 2, running.output
+        assert server.run.processes() == []
+    finally:
+        server.kill()
+    lines = [line for line in running.output.splitlines() if line.strip() and "[info" not in line]
+    said = " ".join(lines)
+    assert "Traceback" not in said
+    assert len(lines) <= 3, running.output
+    return said

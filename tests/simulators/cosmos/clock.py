@@ -13,6 +13,7 @@ class Clock:
     def __init__(self) -> None:
         self._advanced_s = 0.0
         self._skew_s = 0.0
+        self._stands_at: float | None = None
 
     def advance(self, seconds: float) -> None:
         """Let documents age by `seconds` (at least 0) at once."""
@@ -20,13 +21,18 @@ class Clock:
             raise ValueError("the clock of an account does not go back")
         self._advanced_s += seconds
 
+    def stand_still(self) -> None:
+        """From now on documents age by `advance` only, so that a test may take the time it takes."""
+        self._stands_at = time.time()
+
     def skew(self, seconds: float) -> None:
         """Put the service `seconds` ahead of (negative: behind) the client's clock."""
         self._skew_s = seconds
 
     def now(self) -> float:
         """Seconds since the epoch as documents see it."""
-        return time.time() + self._skew_s + self._advanced_s
+        real = time.time() if self._stands_at is None else self._stands_at
+        return real + self._skew_s + self._advanced_s
 
     def wall(self) -> float:
         """Seconds since the epoch as the service tells its clients."""

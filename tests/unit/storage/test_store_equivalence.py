@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -367,5 +368,6 @@ def machine_settings(max_examples: int) -> settings:
 
 TestEmbeddedStoreAnswersAlike = EmbeddedStoreAnswersAlike.TestCase
 TestEmbeddedStoreAnswersAlike.settings = machine_settings(25)
-TestCosmosStoreAnswersAlike = CosmosStoreAnswersAlike.TestCase
-TestCosmosStoreAnswersAlike.settings = machine_settings(6)
+# One test, however long it takes.
+TestCosmosStoreAnswersAlike = pytest.mark.timeout(600)(CosmosStoreAnswersAlike.TestCase)
+TestCosmosStoreAnswersAlike.settings = machine_settings(4)
