@@ -11,7 +11,7 @@ COVERAGE ?=  # --cov: what runs without a graph must be covered; that doubles it
 unexport PYTHONDONTWRITEBYTECODE  # bytecode compiled once makes every start several times faster
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test run test test-azure lint chaos chaos-short peers lock benchmark clean
+.PHONY: help setup setup-test run test test-azure lint security chaos chaos-short peers lock benchmark clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,7 +24,7 @@ run: setup  ## start everything on http://127.0.0.1:8000
 	@exec $(BIN)/parley serve
 
 test: setup-test peers  ## run the whole suite
-	$(BIN)/python -m pytest -n 4 tests/unit tests/contract tests/simulators tests/simulation tests/chaos --ignore=$(SHORT) $(COVERAGE)
+	$(BIN)/python -m pytest -n 4 tests/unit tests/contract tests/simulators tests/simulation tests/security tests/supply_chain tests/chaos --ignore=$(SHORT) $(COVERAGE)
 	$(BIN)/python -m pytest -n 4 $(ALONE)
 	$(BIN)/python -m pytest tests/integration tests/e2e $(ALONE:%=--ignore=%)
 
@@ -45,6 +45,10 @@ lint: setup-test  ## format, lint, import direction, types
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+security: setup-test  ## what bandit finds, versions known to be unsafe, new .pth files; the tests of the same are in `make test`
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive --severity-level medium serve_app deployments
+	$(BIN)/python -m tests.supply_chain
 
 peers:  ## programs of others that the suite talks to, where npm is there
 	@if command -v npm >/dev/null 2>&1; then \
