@@ -10,16 +10,18 @@ this program has put it there, counts as nothing kept.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
 
+from serve_app.access.port import Saved
 from serve_app.caching.entries import Entries
 from serve_app.caching.port import Cache
 from serve_app.domain.access import (
     IDENTITIES_KIND,
+    SYSTEM_TENANT,
     TENANTS_KIND,
     USERS_KIND,
     IdentityRecord,
@@ -33,19 +35,9 @@ from serve_app.storage.port import RecordStore
 T = TypeVar("T", IdentityRecord, TenantRecord, UserRecord)
 R = TypeVar("R")
 
-SYSTEM_TENANT = ""
-"""Whose records tenants and identities are: they have to be found before anybody's tenant is known."""
-
 _ENCODER = msgspec.json.Encoder()
 _RECORD: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 _PACK = msgspec.msgpack.Encoder()
-
-
-class Saved(Struct, Generic[T], frozen=True):
-    """A record as the store has it. ``etag`` is for a save that must not overwrite another's."""
-
-    value: T
-    etag: str
 
 
 class AccessRecords:
