@@ -1,0 +1,1 @@
+"""How much a user, a tenant and everybody together may ask for."""
