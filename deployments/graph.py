@@ -17,7 +17,7 @@ from deployments.tool_executor import ToolExecutorDeployment
 from deployments.turns import TurnsDeployment
 from serve_app.channel.curve import new_secret
 from serve_app.embedded import companions_of
-from serve_app.settings import Secrets, Settings
+from serve_app.settings import Secrets, Settings, require_ray_token
 
 
 def graph(
@@ -28,8 +28,11 @@ def graph(
 ) -> Application:
     """The whole graph. ``options`` are Ray's settings by stage, for whoever runs it without Serve reading them itself.
 
+    Raises ConfigError in production where Ray would run anybody's code.
+
     Deployed again, the replicas of those stages are replaced whose ``versions`` have changed; without any, all are.
     """
+    require_ray_token(settings)
     settings = settings.anchored()
     shared = secrets.parley_channel_secret
     context = StageContext(settings=settings, channel_secret=shared.get_secret_value() if shared else new_secret())
@@ -43,8 +46,8 @@ def graph(
 
     store = bind(StoreDeployment)
     prompts = bind(PromptBuilderDeployment)
-    models = bind(ModelGatewayDeployment)
-    tools = bind(ToolExecutorDeployment)
+    models = bind(ModelGatewayDeployment, store=store)
+    tools = bind(ToolExecutorDeployment, store=store)
     turns = bind(TurnsDeployment, store=store, prompts=prompts, models=models, tools=tools)
     ingress = {"turns": turns, "store": store, "prompts": prompts, "models": models, "tools": tools}
     if companions_of(settings, secrets):

@@ -90,6 +90,15 @@ def _crashed(stage: str, method: str, error: Exception) -> Internal:
 # -- store -----------------------------------------------------------------------------------------------------------
 
 
+_DELETED_ONCE_IS_ENOUGH = frozenset(
+    {
+        *("delete_conversation", "delete_tenant", "delete_user", "delete_identity"),
+        *("delete_provisioning", "delete_provider_key"),
+    }
+)
+"""Not ``delete_record``: whoever has deleted a one-time record may use it, so it must have been this very caller."""
+
+
 class _StageCalls:
     """Every method of a port that the store's stage serves, as a handle call."""
 
@@ -123,7 +132,7 @@ class _StageCalls:
                 if kwargs.get("if_match") is not None or time.monotonic() + wait_s > give_up:
                     raise
             except NotFound:
-                if again and name == "delete_conversation":
+                if again and name in _DELETED_ONCE_IS_ENOUGH:
                     return None  # the call that got no answer had deleted it
                 raise
             again = True

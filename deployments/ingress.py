@@ -8,16 +8,22 @@ from ray import serve
 from starlette.types import ASGIApp
 
 from deployments.draining import before_draining
-from deployments.handles import Handle, RemoteModels, RemotePrompts, RemoteTools, call, remote_store
+from deployments.handles import Handle, RemoteModels, RemotePrompts, RemoteTools, call, remote_beside, remote_store
 from deployments.remote_turns import RemoteTurns
 from deployments.shell import Shell
+from serve_app.access.administration import Administration
+from serve_app.access.port import Access, Directory
+from serve_app.accounts.connect import connect as open_accounts
 from serve_app.errors import DeadlineExceeded, Overloaded
 from serve_app.files.connect import open_files
 from serve_app.files.port import FileStore
-from serve_app.identity.development import DevelopmentAuthenticator
+from serve_app.identity.connect import connect as open_authenticator
 from serve_app.ingress.app import create_app
 from serve_app.ingress.services import IngressServices
+from serve_app.keys.connect import open_keys
 from serve_app.patience import patiently
+from serve_app.quotas.port import RequestShares
+from serve_app.quotas.shares import LeasedRequests
 from serve_app.settings import Secrets
 
 PEERS_START_S = 120.0
@@ -43,17 +49,28 @@ class IngressDeployment(Shell):
         if companions is not None:
             await _patiently(lambda: call(companions, "companions", "ready"))
         self._channel = await self.open_channel()
-        self._files = open_files(self.settings, Secrets.from_environment())
+        secrets = Secrets.from_environment()
+        self._files = open_files(self.settings, secrets)
+        remote = remote_store(store)
+        directory: Directory = remote_beside(store, "directory", Directory)
+        access: Access = remote_beside(store, "access", Access)
+        accounts = open_accounts(self.settings, secrets, remote, directory)
+        own_keys = None if accounts is None else await accounts.jwks()
+        authenticator = open_authenticator(self.settings, access, own_keys)
         services = IngressServices(
             settings=self.settings,
-            store=remote_store(store),
+            store=remote,
             turns=RemoteTurns(turns, self._channel, self.settings.limits.tail_items),
             models=RemoteModels(models, self._channel),
             tools=RemoteTools(tools),
             prompts=RemotePrompts(prompts),
             files=self._files,
-            authenticator=DevelopmentAuthenticator(),
+            authenticator=authenticator,
+            accounts=accounts,
             metrics=self.metrics,
+            requests=LeasedRequests(remote_beside(store, "quotas", RequestShares), self.settings.limits, self.metrics),
+            administration=Administration.over(directory, open_keys(secrets)),
+            admin_token=secrets.parley_admin_token,
         )
         await _start_in_order(services)
         self._app = create_app(services)

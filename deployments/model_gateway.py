@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ray import serve
 
-from deployments.handles import text_sink
+from deployments.handles import Handle, remote_beside, text_sink
 from deployments.shell import Shell
+from serve_app.access.port import Directory
 from serve_app.channel.port import Address
 from serve_app.domain.generation import Generation, ModelCatalog, ModelRequest
 from serve_app.embedded import provider_url
@@ -15,9 +16,11 @@ from serve_app.settings import Secrets
 
 @serve.deployment(name="ModelGateway")
 class ModelGatewayDeployment(Shell):
-    async def start(self) -> None:
+    async def start(self, *, store: Handle) -> None:
         secrets = Secrets.from_environment()
-        self._gateway = await connect(self.settings, secrets, self.metrics, provider_url(self.settings, secrets))
+        url = provider_url(self.settings, secrets)
+        directory: Directory = remote_beside(store, "directory", Directory)
+        self._gateway = await connect(self.settings, secrets, self.metrics, url, directory)
         self._channel = await self.open_channel()
 
     async def generate(self, request: ModelRequest, to: Address) -> Generation:

@@ -27,6 +27,7 @@ from serve_app.turns.port import LiveTail, TailEnd, TailItem
 
 FOLLOW = "turns.follow"
 CANCEL = "turns.cancel"
+ANSWERED = "turns.answered"
 ASK_TIMEOUT_S = 1.0
 """For what an owner answers at once; one that is gone is known sooner."""
 MAX_SENDS = 6
@@ -136,10 +137,16 @@ class RemoteTurns:
         return tail
 
     async def hint_cancel(self, key: TurnKey, owner: Owner) -> None:
+        await self._hint(CANCEL, key, owner)
+
+    async def hint_answer(self, key: TurnKey, owner: Owner) -> None:
+        await self._hint(ANSWERED, key, owner)
+
+    async def _hint(self, what: str, key: TurnKey, owner: Owner) -> None:
         try:
-            await self._channel.request(owner.endpoint, CANCEL, key.turn_id.encode(), timeout_s=ASK_TIMEOUT_S)
+            await self._channel.request(owner.endpoint, what, key.turn_id.encode(), timeout_s=ASK_TIMEOUT_S)
         except ParleyError as error:
-            log.info("cancel_hint_lost", turn=key.turn_id, error=error.message)
+            log.info("hint_lost", hint=what, turn=key.turn_id, error=error.message)
 
     def _send_beside(self, key: TurnKey, tail: RemoteTail | None, after_seq: int) -> asyncio.Task[None]:
         # A fresh context: what belongs to a request is cancelled with it.

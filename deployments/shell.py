@@ -17,7 +17,8 @@ from deployments.binding import bind_replica_server
 from deployments.metrics import ServeMetrics
 from serve_app.channel.zeromq import ZeromqChannel
 from serve_app.domain.turns import Owner
-from serve_app.settings import Settings
+from serve_app.redaction import hide
+from serve_app.settings import Secrets, Settings, secret_values
 from serve_app.telemetry import configure_logging
 
 EVERY_INTERFACE = "::"
@@ -43,6 +44,7 @@ class Shell:
         if settings.replica_host != EVERY_INTERFACE:
             bind_replica_server(settings.replica_host)
         configure_logging(settings.log, settings.log_folder, _log_name(type(self).__name__.removesuffix("Deployment")))
+        hide(secret_values(Secrets.from_environment()))
         self.settings = settings
         self.metrics = ServeMetrics()
         self._gauges = asyncio.create_task(self.metrics.keep_gauges(), context=contextvars.Context())

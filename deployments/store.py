@@ -10,7 +10,15 @@ from ray import serve
 
 from deployments.handles import serve_appends
 from deployments.shell import Shell
+from serve_app.access.directory import StoredDirectory
+from serve_app.access.port import Access, Directory
+from serve_app.access.resolver import AccessResolver
+from serve_app.caching.connect import connect as connect_cache
 from serve_app.errors import Overloaded, ParleyError
+from serve_app.quotas.admission import admitting
+from serve_app.quotas.connect import connect as connect_quotas
+from serve_app.quotas.connect import counted_once
+from serve_app.quotas.port import RequestShares
 from serve_app.settings import Secrets
 from serve_app.storage.connect import connect
 from serve_app.storage.port import Store
@@ -25,9 +33,18 @@ LOGGED = frozenset({"accept_turn", "claim_turn", "delete_conversation", "delete_
 @serve.deployment(name="Store")
 class StoreDeployment(Shell):
     async def start(self) -> None:
-        self._store = await connect(self.settings, Secrets.from_environment(), self.metrics)
+        self._quotas = connect_quotas(self.settings, Secrets.from_environment())
+        store = await connect(self.settings, Secrets.from_environment(), self.metrics)
+        once = counted_once(self.settings)
+        self._store = admitting(store, self._quotas, self.settings.limits, self.metrics, counted_once=once)
         await self._store.check()
-        self._beside: dict[str, tuple[type, Any]] = {}
+        self._cache = connect_cache(self.settings, Secrets.from_environment())
+        directory = StoredDirectory(self._store, self._cache, ttl_s=self.settings.cache.authz_ttl_s)
+        self._beside: dict[str, tuple[type, Any]] = {
+            "access": (Access, AccessResolver(directory)),
+            "directory": (Directory, directory),
+            "quotas": (RequestShares, self._quotas),
+        }
         self._channel = await self.open_channel()
         serve_appends(self._store, self._channel)
         self._upkeep = asyncio.create_task(self._prune())
@@ -80,4 +97,6 @@ class StoreDeployment(Shell):
     async def __del__(self) -> None:
         self._upkeep.cancel()
         await self._channel.stop()
+        await self._cache.close()
+        await self._quotas.close()
         await self._store.close()

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from ray import serve
 
+from deployments.handles import Handle, remote_store
 from deployments.shell import Shell
 from serve_app.domain.identity import Principal
 from serve_app.domain.tools import ToolCall, ToolResult, ToolServerState, ToolSet
 from serve_app.embedded import tool_variables
+from serve_app.tool_pins.records import StoredPins
 from serve_app.tools.connect import connect
 
 
 @serve.deployment(name="ToolExecutor")
 class ToolExecutorDeployment(Shell):
-    async def start(self) -> None:
-        self._tools = await connect(self.settings, self.metrics, tool_variables(self.settings))
+    async def start(self, *, store: Handle) -> None:
+        pins = StoredPins(remote_store(store))
+        self._tools = await connect(self.settings, self.metrics, tool_variables(self.settings), pins)
 
     async def tools_for(self, principal: Principal) -> ToolSet:
         return await self._tools.tools_for(principal)

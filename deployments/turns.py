@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import msgspec
 from ray import serve
 
+from deployments.draining import before_draining
 from deployments.handles import Handle, RemoteModels, RemotePrompts, RemoteTools, remote_store
-from deployments.remote_turns import CANCEL, FOLLOW, FollowRequest, RemoteFollower, RemoteTurns
+from deployments.remote_turns import ANSWERED, CANCEL, FOLLOW, FollowRequest, RemoteFollower, RemoteTurns
 from deployments.shell import Shell, own_handle, owner_of
 from serve_app.channel.port import Address
 from serve_app.domain.ids import TurnKey
@@ -39,12 +40,17 @@ class TurnsDeployment(Shell):
         )
         self._channel.handle(FOLLOW, self._follow)
         self._channel.handle(CANCEL, self._cancel)
+        self._channel.handle(ANSWERED, self._answered)
         self._stage.start()
+        before_draining(self._drain)
 
     async def run_turn(self, key: TurnKey, to: Address | None, after_seq: int, dead: Sequence[str]) -> bool:
         """Runs an accepted turn to its end; ``to`` is shown its events on the channel. False where it could not be claimed."""
         follower = None if to is None else RemoteFollower(self._channel, to)
         return await self._stage.run_turn(key, follower, after_seq, dead=dead)
+
+    async def _drain(self) -> None:
+        self._stage.drain()
 
     async def _follow(self, payload: bytes) -> bytes:
         request = msgspec.msgpack.decode(payload, type=FollowRequest)
@@ -53,6 +59,10 @@ class TurnsDeployment(Shell):
 
     async def _cancel(self, payload: bytes) -> bytes:
         self._stage.hint_cancel(payload.decode())
+        return b""
+
+    async def _answered(self, payload: bytes) -> bytes:
+        self._stage.hint_answer(payload.decode())
         return b""
 
     async def __del__(self) -> None:

@@ -23,6 +23,7 @@ from pydantic import (
     PositiveInt,
     SecretStr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import (
@@ -42,14 +43,61 @@ SHIPPED = {("configs",), ("prompts",), ("serve_config.yaml",)}
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")
+_LOOPBACK_URL = re.compile(r"http://(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]+)?(?:/.*)?")
+MIN_ADMIN_TOKEN_CHARS = 32
+
 
 class _Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class AuthSettings(_Group):
-    mode: Literal["development"] = "development"
-    """``development``: headers choose who one is. There is no other mode yet, so production mode refuses to start."""
+    mode: Literal["development", "jwt", "entra", "accounts"] = "development"
+    """``development``: headers choose who one is, which production refuses. ``jwt``: tokens of an identity provider. ``entra``:
+    tokens of Microsoft Entra ID. ``accounts``: names and passwords that Parley keeps itself."""
+    issuer: str | None = None
+    """``iss`` of every token (``jwt``, which needs it; ``accounts``, where it is ``parley`` by itself)."""
+    audience: str | None = None
+    """What every token must name in ``aud`` (``jwt``, which needs it; ``accounts``, where it is ``parley`` by itself)."""
+    client_id: str | None = None
+    """The application's id, which every token must have for ``aud`` (``entra``, which needs it)."""
+    authority: str = "https://login.microsoftonline.com"
+    """Where ``entra`` tokens come from; a national cloud has its own."""
+    jwks: str | None = None
+    """The issuer's public keys: a file or an https address. ``jwt`` needs it; ``entra`` knows where they are."""
+    subject_claim: Annotated[str, Field(min_length=1, max_length=128)] = "sub"
+    """The claim with the issuer's id of the user (``jwt``)."""
+    tenant_claim: Annotated[str, Field(min_length=1, max_length=128)] = "tenant_id"
+    """The claim with the issuer's id of the user's tenant (``jwt``)."""
+    roles_claim: Annotated[str, Field(min_length=1, max_length=128)] = "roles"
+    """The claim with the user's roles, one or a list; it may be missing (``jwt``)."""
+    leeway_s: Annotated[float, Field(ge=0, le=300)] = 30.0
+    """How far the issuer's clock and ours may differ."""
+    jwks_ttl_s: PositiveFloat = 3_600.0
+    """How long keys are used before they are read again."""
+    jwks_stale_s: PositiveFloat = 86_400.0
+    """How long they may be used while they cannot be read again."""
+    jwks_min_refetch_s: PositiveFloat = 10.0
+    """Shortest time between two readings, however many tokens name a key that nobody knows."""
+    jwks_timeout_s: PositiveFloat = 5.0
+    """How long one reading may take."""
+    access_token_s: Annotated[int, Field(ge=60, le=3_600)] = 900
+    """How long an access token of ours is good (``accounts``, as everything below)."""
+    session_days: Annotated[int, Field(ge=1, le=365)] = 14
+    """How long one stays logged in without the password."""
+    reset_s: Annotated[int, Field(ge=300, le=604_800)] = 86_400
+    """How long the one-time token that sets a password is good."""
+    password_min_chars: Annotated[int, Field(ge=8, le=64)] = 12
+    """Shortest password."""
+    password_max_age_days: Annotated[int, Field(ge=1, le=3_650)] | None = None
+    """How long a password is good; unset: for ever."""
+    lockout_attempts: Annotated[int, Field(ge=3, le=100)] = 5
+    """Wrong passwords in a row before an account is locked."""
+    lockout_s: Annotated[int, Field(ge=10, le=86_400)] = 900
+    """How long it is locked then, and for how long an attempt counts."""
+    logins_per_minute: PositiveInt = 60
+    """Logins, password changes and resets from one address, per Ingress replica, where it is known (``forwarded_hops``)."""
 
 
 class ConversationSettings(_Group):
@@ -104,6 +152,8 @@ class TurnSettings(_Group):
     """Tool calls of one step; what a model asks for beyond is refused, and it is told."""
     offer_ttl_s: PositiveFloat = 5.0
     """How long a Turns replica may use a list of tools it has seen."""
+    approval_timeout_s: Annotated[float, Field(ge=1, le=86_400)] = 900.0
+    """How long a tool call waits for the user's approval before it counts as declined; the turn's time stands still meanwhile."""
     title_wait_s: PositiveFloat = 2.0
     """How long a stream stays open after its turn for the conversation's title."""
 
@@ -211,6 +261,38 @@ class LimitSettings(_Group):
     """Broken limits within a minute before the socket is closed."""
     tail_items: PositiveInt = 5_000
     """Events waiting for one slow reader before it is dropped to its cursor."""
+    header_bytes: PositiveInt = 32_768
+    """Largest head of a request: its address and all of its headers together."""
+    header_count: PositiveInt = 100
+    """Most headers of a request."""
+    ws_auth_timeout_s: PositiveFloat = 5.0
+    """How long a WebSocket that came without credentials may take to bring them in its first message."""
+    ws_unauthenticated: PositiveInt = 200
+    """WebSockets of an Ingress replica that have brought no credentials yet; further ones are refused."""
+    ws_unauthenticated_per_address: PositiveInt = 20
+    """The same from one address, where it is known (``forwarded_hops``)."""
+    ws_recheck_s: PositiveFloat = 30.0
+    """How often it is looked up whether the users of open WebSockets still have access."""
+    forwarded_hops: Annotated[int, Field(ge=0, le=8)] = 0
+    """Proxies of yours in front that each add to ``X-Forwarded-For``. With 0 nothing that header says is believed."""
+    user_requests_per_minute: PositiveInt | None = None
+    """Requests and WebSocket messages of a user. Unset: any number. A tenant's or user's own limits win, for all six."""
+    user_concurrent_turns: PositiveInt | None = None
+    """Turns of a user that have not ended."""
+    user_tokens_per_minute: PositiveInt | None = None
+    """Tokens of a user's turns, both ways; a turn's are counted when it has ended, and the next one waits for them."""
+    tenant_requests_per_minute: PositiveInt | None = None
+    """Requests and WebSocket messages of all users of a tenant."""
+    tenant_concurrent_turns: PositiveInt | None = None
+    """Turns of all users of a tenant that have not ended."""
+    tenant_tokens_per_minute: PositiveInt | None = None
+    """Tokens of all turns of a tenant."""
+    open_turns: PositiveInt = 2_000
+    """Turns of everybody that have not ended; beyond, new ones are refused as overload at once."""
+    open_turns_batch: PositiveInt = 1_000
+    """The same for input that says ``X-Priority: batch``: it gives way to live input."""
+    counted: PositiveInt = 100_000
+    """Users and tenants whose use is counted at a time; beyond, whoever has been idle for longest is forgotten."""
 
 
 class ToolSettings(_Group):
@@ -299,6 +381,9 @@ class Settings(BaseSettings):
     """Ray's settings of every stage, as ``parley serve`` applies them."""
     cors_origins: tuple[str, ...] = ()
     """Other origins whose pages may use the API, exactly as browsers send them."""
+    hosts: tuple[str, ...] = ()
+    """Names this server answers to. Unset: any; in development on a loopback address only addresses and names without dots,
+    so that no page can reach it under a name of its own."""
 
     auth: AuthSettings = AuthSettings()
     conversation: ConversationSettings = ConversationSettings()
@@ -347,13 +432,36 @@ class Settings(BaseSettings):
     def _production_is_strict(self) -> Settings:
         if self.mode == "production" and self.auth.mode == "development":
             raise ValueError(
-                "PARLEY_AUTH__MODE: production refuses development identities, and this version has no mode that verifies"
-                " tokens; use PARLEY_MODE=development where only people you trust can reach it"
+                "PARLEY_AUTH__MODE: production refuses development identities; choose jwt, entra or accounts, or use"
+                " PARLEY_MODE=development where only people you trust can reach it"
             )
+        for origin in self.cors_origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"PARLEY_CORS_ORIGINS: {origin!r} is no origin that can be allowed, because requests carry credentials;"
+                    " name each one exactly as browsers send it, such as https://app.example.com"
+                )
         if self.turn.renew_s * 2 > self.turn.lease_s:
             raise ValueError(
                 "PARLEY_TURN__RENEW_S: must be at most half of PARLEY_TURN__LEASE_S, or leases expire between renewals"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _auth_is_whole(self) -> Settings:
+        auth = self.auth
+        needed = {"jwt": ("issuer", "audience", "jwks"), "entra": ("client_id",)}
+        for name in needed.get(auth.mode, ()):
+            if not getattr(auth, name):
+                raise ValueError(f"PARLEY_AUTH__{name.upper()}: PARLEY_AUTH__MODE={auth.mode} needs it")
+        if auth.jwks and not _may_fetch(auth.jwks, plain=self.mode == "development"):
+            raise ValueError(
+                "PARLEY_AUTH__JWKS: whoever can change the keys on their way can be anybody; use https, or a file"
+            )
+        if not auth.authority.startswith("https://") or auth.authority.endswith("/"):
+            raise ValueError("PARLEY_AUTH__AUTHORITY: must be an https address without a slash at its end")
+        if auth.jwks_stale_s < auth.jwks_ttl_s:
+            raise ValueError("PARLEY_AUTH__JWKS_STALE_S: must be at least PARLEY_AUTH__JWKS_TTL_S")
         return self
 
     @classmethod
@@ -420,7 +528,7 @@ class Settings(BaseSettings):
 class Secrets(BaseModel):
     """Credentials and endpoints of outside services, by the names their own tools use."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     openai_api_key: SecretStr | None = None
     openai_base_url: str | None = None
@@ -433,10 +541,56 @@ class Secrets(BaseModel):
     redis_url: SecretStr | None = None
     parley_channel_secret: SecretStr | None = None
     """Shared by all replicas of a graph; made at random for each start where it is not set."""
+    parley_signing_key: SecretStr | None = None
+    """RSA private keys (PEM, one after the other, newest first) for the tokens of local accounts: the first signs, all verify."""
+    parley_admin_token: SecretStr | None = None
+    """Whoever has it administers the platform: for the first steps, and for automation."""
+    parley_keys: SecretStr | None = None
+    """Keys that stored secrets are encrypted with, the newest first and split by commas; see ``serve_app.keys``."""
+
+    @field_validator("parley_admin_token")
+    @classmethod
+    def _cannot_be_guessed(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and len(token.get_secret_value().strip()) < MIN_ADMIN_TOKEN_CHARS:
+            raise ValueError(f"PARLEY_ADMIN_TOKEN: must have at least {MIN_ADMIN_TOKEN_CHARS} characters")
+        return token
 
     @classmethod
     def from_environment(cls) -> Secrets:
-        return cls.model_validate({name: value for name in cls.model_fields if (value := os.environ.get(name.upper()))})
+        """Raises ConfigError for a secret that cannot be one, without repeating it."""
+        try:
+            return cls.model_validate(
+                {name: value for name in cls.model_fields if (value := os.environ.get(name.upper()))}
+            )
+        except ValidationError as error:
+            raise ConfigError(f"Setting {error.errors()[0]['msg'].removeprefix('Value error, ')}.") from None
+
+
+def require_ray_token(settings: Settings) -> None:
+    """In production, Ray's own doors (jobs, dashboard, replicas) must ask for a token. Raises ConfigError."""
+    if settings.mode != "production":
+        return
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+        raise ConfigError(
+            "Setting RAY_AUTH_MODE: production refuses a Ray that runs anybody's code; set RAY_AUTH_MODE=token for every node."
+        )
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    try:
+        found = bool(path.read_text(encoding="utf-8").strip())
+    except (OSError, UnicodeDecodeError):
+        found = False
+    if not found:
+        raise ConfigError(
+            "Setting RAY_AUTH_TOKEN: RAY_AUTH_MODE=token needs it, or a file that holds it, named by RAY_AUTH_TOKEN_PATH."
+        )
+
+
+def secret_values(secrets: Secrets) -> list[str]:
+    """The values that must be told nobody."""
+    given = (getattr(secrets, name) for name in Secrets.model_fields)
+    return [value.get_secret_value() for value in given if isinstance(value, SecretStr)]
 
 
 def environment_variable(name: str) -> str | None:
@@ -444,7 +598,14 @@ def environment_variable(name: str) -> str | None:
     return os.environ.get(name)
 
 
-_OTHER_VARIABLES = frozenset({"PARLEY_CONFIG", "PARLEY_CHANNEL_SECRET"})
+_OTHER_VARIABLES = frozenset({"PARLEY_CONFIG"} | {n.upper() for n in Secrets.model_fields if n.startswith("parley_")})
+
+
+def _may_fetch(jwks: str, *, plain: bool) -> bool:
+    """Whether keys may come from there: a file, https, or, in development, this very machine."""
+    if "://" not in jwks:
+        return True
+    return jwks.startswith("https://") or (plain and _LOOPBACK_URL.fullmatch(jwks) is not None)
 
 
 def _refuse_unknown_variables(fields: Mapping[str, object]) -> None:

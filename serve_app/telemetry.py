@@ -18,22 +18,8 @@ from typing import Any, Protocol
 
 import structlog
 
+from serve_app.redaction import HIDDEN, is_secret, redacted, scrub, scrub_standard_logging
 from serve_app.settings import LogSettings
-
-REDACTED_KEYS = frozenset(
-    {
-        "authorization",
-        "access_token",
-        "accesstoken",
-        "api_key",
-        "api-key",
-        "cookie",
-        "password",
-        "secret",
-        "ticket",
-        "token",
-    }
-)
 
 # name → (kind, description, label names); buckets are milliseconds.
 METRICS: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -58,6 +44,9 @@ METRICS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "parley_store_call_ms": ("histogram", "Duration of calls to Cosmos DB, by operation.", ("operation",)),
     "parley_connections": ("gauge", "Open WebSocket connections of this replica.", ()),
     "parley_http_requests_total": ("counter", "HTTP requests, by route and status.", ("route", "status")),
+    "parley_refusals_total": ("counter", "Turns and requests refused by a limit, by code.", ("code",)),
+    "parley_approvals_total": ("counter", "Questions about tool calls, by how they ended.", ("outcome",)),
+    "parley_tools_quarantined": ("gauge", "Tools that changed since they were pinned.", ("server",)),
     "parley_tool_servers_up": ("gauge", "1 while a tool server is connected.", ("server",)),
 }
 BUCKETS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000, 300_000)
@@ -123,11 +112,13 @@ def configure_logging(settings: LogSettings, folder: Path | None = None, name: s
             _redact,
             structlog.processors.ExceptionRenderer(_traceback),
             renderer,
+            _scrub,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: lines,
         cache_logger_on_first_use=False,  # loggers made at import must follow when a process is configured
     )
+    scrub_standard_logging()
     # Vendors' request logs repeat URLs with every call; ours say what matters.
     for noisy in ("httpx2", "httpcore2", "openai", "mcp", "uvicorn.access", "asyncio", "azure"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -157,7 +148,11 @@ def _traceback(exc_info: structlog.typing.ExcInfo) -> str:
 
 
 def _redact(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for key in event:
-        if key.lower() in REDACTED_KEYS:
-            event[key] = "[redacted]"
+    for key, value in event.items():
+        event[key] = HIDDEN if is_secret(key) else redacted(value) if isinstance(value, (dict, list, tuple)) else value
     return event
+
+
+def _scrub(_: object, __: str, line: Any) -> str:
+    """Last of all: an exception's words, or a value in a sentence, have no key."""
+    return scrub(line)

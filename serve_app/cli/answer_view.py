@@ -24,6 +24,9 @@ from serve_app.cli.markdown_blocks import MarkdownBlocks
 from serve_app.cli.printable import one_line, printable, short_arguments, short_result
 from serve_app.cli.turn_stream import Event
 
+ASK_PROMPT = "Run it? [y/N] "
+YES = {"y", "yes"}
+REASON_CHARS = 500
 SCREEN_SHARE = 0.6
 """Part of the screen's height that the unfinished block may take."""
 
@@ -49,6 +52,10 @@ class AnswerView(Protocol):
 
     def say(self, text: str) -> None:
         """A word about the connection, not part of the answer."""
+        ...
+
+    def ask(self, event: Event) -> bool | None:
+        """Whether a tool call that waits may run; None where nobody is here to say so."""
         ...
 
 
@@ -96,6 +103,11 @@ class PlainView:
         if self._notes.is_terminal:
             self._notes.print(text, style="dim", soft_wrap=True)
 
+    def ask(self, event: Event) -> bool | None:
+        elsewhere = f"Answer on the page, or POST /api/approvals/{one_line(str(event.get('approval_id')))}."
+        self._notes.print(f"{_question(event).plain} {elsewhere}", soft_wrap=True)
+        return None
+
 
 class TerminalView:
     """The answer on a terminal."""
@@ -133,6 +145,8 @@ class TerminalView:
                     name, arguments = one_line(str(event.get("name"))), short_arguments(event.get("arguments"))
                     spinner = Spinner("dots", Text.assemble((name, "bold"), (arguments, "dim")), style="cyan")
                     self._running[str(event.get("tool_call_id"))] = (arguments, spinner)
+                case "tool.approval":
+                    self._finish_text()
                 case "tool.finished":
                     arguments, _ = self._running.pop(str(event.get("tool_call_id")), ("", self._waiting))
                     self._step_shown = False
@@ -149,6 +163,16 @@ class TerminalView:
 
     def say(self, text: str) -> None:
         self._print_above(Text(text, style="dim"))
+
+    def ask(self, event: Event) -> bool | None:
+        self._live.stop()
+        try:
+            self._console.print(_question(event))
+            return input(ASK_PROMPT).strip().lower() in YES
+        except EOFError:
+            return False
+        finally:
+            self._live.start()
 
     def _print(self, markdown: str) -> None:
         if markdown.strip():
@@ -178,6 +202,16 @@ class TerminalView:
         if not parts:
             parts.append(self._waiting)
         return Group(*parts)
+
+
+def _question(event: Event) -> Text:
+    """A call that waits for an answer."""
+    return Text.assemble(
+        ("⏸ ", "yellow"),
+        (one_line(str(event.get("name"))), "bold"),
+        (short_arguments(event.get("arguments")), "dim"),
+        (f"  {one_line(str(event.get('reason')), REASON_CHARS)}", "yellow"),
+    )
 
 
 def _tool_line(event: Event, arguments: str) -> Text:

@@ -73,11 +73,15 @@ def configured_url(config: Path | None = None) -> str:
 
 
 class Api:
-    """The server at ``url``, as ``caller``."""
+    """The server at ``url``, as ``caller``, or as whoever ``token`` is good for."""
 
-    def __init__(self, url: str, caller: Caller | None = None, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, url: str, caller: Caller | None = None, timeout_s: float = TIMEOUT_S, *, token: str | None = None
+    ) -> None:
         self.url = url
         self._headers = {"accept": "application/json"} | (caller or Caller()).headers()
+        if token is not None:
+            self._headers["authorization"] = f"Bearer {token}"
         self._timeout_s = timeout_s
 
     def get(self, path: str) -> Reply:
@@ -96,6 +100,10 @@ class Api:
     def patch(self, path: str, body: Mapping[str, Any]) -> Reply:
         """As ``get``."""
         return self._ask("PATCH", path, json.dumps(body).encode())
+
+    def send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Reply:
+        """As ``get``, by any method; without a body, none is sent."""
+        return self._ask(method, path, None if body is None else json.dumps(body).encode())
 
     def _ask(self, method: str, path: str, body: bytes | None) -> Reply:
         status, content = self._exchange(method, path, body)

@@ -51,11 +51,23 @@ def play(loop: BackgroundLoop, stream: TurnStream, batches: AsyncIterator[list[E
             while (batch := loop.run(_next(batches))) is not None:
                 view.show(batch)
                 last = batch[-1]
+                for event in _open_questions(batch):
+                    approved = view.ask(event)
+                    if approved is not None:
+                        loop.run(stream.answer(str(event.get("approval_id")), approved))
     finally:
         signal.signal(signal.SIGINT, before)
     if last["type"] in TERMINAL:
         return outcome_of(last)
     raise UpstreamFailed("The answer ended without an end; ask again.")
+
+
+def _open_questions(batch: list[Event]) -> list[Event]:
+    """Of what came together, the calls that wait: nothing has come of them, and the turn goes on."""
+    if batch[-1]["type"] in TERMINAL:
+        return []
+    settled = {event.get("tool_call_id") for event in batch if event["type"] in {"tool.started", "tool.finished"}}
+    return [event for event in batch if event["type"] == "tool.approval" and event.get("tool_call_id") not in settled]
 
 
 async def _next(batches: AsyncIterator[list[Event]]) -> list[Event] | None:

@@ -58,9 +58,9 @@ def examine(config: Path | None) -> list[Finding]:
     try:
         settings = Settings.load(config)
         preflight.check_settings(settings)
+        secrets = Secrets.from_environment()
     except ConfigError as error:
         return [*findings, problem("settings", error.message)]
-    secrets = Secrets.from_environment()
     findings.append(_settings_finding(settings))
     files = _check_files(settings, secrets)
     broken = {finding.check for finding in files if finding.state == "problem"}
@@ -85,7 +85,12 @@ def _check_files(settings: Settings, secrets: Secrets) -> list[Finding]:
     }
     if settings.companions.script is not None:
         checks["script"] = (lambda: preflight.check_script(settings, secrets), settings.companions.script)
-    return [_passed(name, check, f"{settings.path(path)}") for name, (check, path) in checks.items()]
+    findings = [_passed(name, check, f"{settings.path(path)}") for name, (check, path) in checks.items()]
+    if (mode := settings.auth.mode) != "development":
+        findings.append(
+            _passed("sign-in", lambda: preflight.check_auth(settings, secrets), f"{mode} (PARLEY_AUTH__MODE)")
+        )
+    return findings
 
 
 def _passed(name: str, check: Callable[[], None], message: str) -> Finding:

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tools": ("serve_app.cli.tools:tools", "Show the tool servers, their state, and the tools they offer."),
     "turn": ("serve_app.cli.turn:turn", "Show what a turn did and why."),
     "store": ("serve_app.cli.store:store", "Make the store on Azure ready, and copy one store into another."),
+    "admin": ("serve_app.cli.admin:admin", "Administer tenants, users and keys of a running Parley."),
     "env": (
         "serve_app.cli.serve:env",
         "Print what `serve run serve_config.yaml` needs in its environment on one machine.",

@@ -23,6 +23,7 @@ def run_all(settings: Settings, secrets: Secrets) -> None:
     """Every check, those that say most about a second start first. Raises ConfigError."""
     check_settings(settings)
     check_files(settings, secrets)
+    check_auth(settings, secrets)
     check_cache(settings, secrets)
     check_ports(settings, secrets)
     check_data_dir(settings)
@@ -50,6 +51,20 @@ def check_files(settings: Settings, secrets: Secrets) -> None:
     check_tool_servers(settings)
     check_script(settings, secrets)
     check_prompts(settings)
+
+
+def check_auth(settings: Settings, secrets: Secrets) -> None:
+    """The keys that tokens are verified with, as far as they are files, those that sign our own, and those that stored secrets
+    are encrypted with. Raises ConfigError.
+    """
+    from serve_app.accounts.signing import find_signing_keys
+    from serve_app.identity.connect import check_keys_file
+    from serve_app.keys.connect import open_keys
+
+    open_keys(secrets)
+    check_keys_file(settings)
+    if settings.auth.mode == "accounts":
+        find_signing_keys(settings, secrets)
 
 
 def check_cache(settings: Settings, secrets: Secrets) -> None:

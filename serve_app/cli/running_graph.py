@@ -19,6 +19,7 @@ class ServerView(Struct, frozen=True):
     state: str
     tools: int
     error: str | None = None
+    quarantined: tuple[str, ...] = ()
 
 
 class Dependency(Struct, frozen=True):

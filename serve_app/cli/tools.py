@@ -91,7 +91,9 @@ def _of_graph(url: str, caller: Caller, settings: Settings) -> Overview:
             raise ParleyError(str(reply.body.get("detail") or f"Parley at {url} said {reply.status}; see its log."))
     known = _configured_roles(settings)
     servers = [
-        ServerRow(name=s.name, state=s.state, roles=known.get(s.name), tools=s.tools, note=s.error or "")
+        ServerRow(
+            name=s.name, state=s.state, roles=known.get(s.name), tools=s.tools, note=s.error or held_back(s.quarantined)
+        )
         for s in graph.tool_servers
     ]
     held = ", ".join(map(str, access.body.get("roles") or ())) or "none"
@@ -138,7 +140,10 @@ async def _ask(settings: Settings, roles: tuple[str, ...]) -> tuple[list[ServerR
     finally:
         await executor.aclose()
     rows = [
-        ServerRow(name=s.name, state=s.state, roles=s.roles, tools=len(s.tools), note=s.error or "") for s in states
+        ServerRow(
+            name=s.name, state=s.state, roles=s.roles, tools=len(s.tools), note=s.error or held_back(s.quarantined)
+        )
+        for s in states
     ]
     return rows, [ToolRow(tool.name, tool.description) for tool in offered.tools]
 
@@ -158,6 +163,13 @@ def _configured_roles(settings: Settings) -> dict[str, tuple[str, ...]]:
 def _tool_row(tool: Any) -> ToolRow:
     found = tool if isinstance(tool, dict) else {}
     return ToolRow(str(found.get("name")), str(found.get("description") or ""))
+
+
+def held_back(quarantined: tuple[str, ...]) -> str:
+    """What is said of tools that have changed since they were pinned."""
+    if not quarantined:
+        return ""
+    return f"in quarantine until a platform administrator approves them: {', '.join(quarantined)}"
 
 
 def _print(console: Console, overview: Overview) -> None:

@@ -24,7 +24,7 @@ class Call(Struct, frozen=True, kw_only=True):
     """A tool call; ``result_bytes`` is its result's length as JSON."""
 
     name: str
-    outcome: Literal["ok", "failed", "unknown", "unfinished"]
+    outcome: Literal["ok", "failed", "unknown", "unfinished", "waiting"]
     arguments: dict[str, Any] = {}
     result: Any = None
     result_bytes: int = 0

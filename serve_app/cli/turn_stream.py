@@ -76,6 +76,8 @@ class TurnStream:
         self._last_seq = 0
         self._cancel_wanted = False
         self._cancel_sent = False
+        self._answers: dict[str, bool] = {}
+        self._answers_sent: set[str] = set()
         self._resting: asyncio.Task[None] | None = None
         self.title: str | None = None
         """The conversation's title, as far as the server has told."""
@@ -113,6 +115,7 @@ class TurnStream:
         except (OSError, TimeoutError, InvalidHandshake) as error:
             raise _refused(self._url, error) from error
         self._cancel_sent = False
+        self._answers_sent.clear()
         await self._send({"type": "session.update"} | ({"session_id": self._session_id} if self._session_id else {}))
         try:
             async with asyncio.timeout(REPLY_TIMEOUT_S):
@@ -160,6 +163,12 @@ class TurnStream:
         with contextlib.suppress(Reconnecting, ParleyError):
             await self._pass_cancel_on()
 
+    async def answer(self, approval_id: str, approved: bool) -> None:
+        """Answers a question of the turn that is being read, as soon as the server can be told; on every line anew."""
+        self._answers[approval_id] = approved
+        with contextlib.suppress(Reconnecting, ParleyError):
+            await self._pass_answers_on()
+
     async def rest(self) -> None:
         """From now until the next call here, takes what comes between turns: titles, above all."""
         await self._wake()
@@ -184,6 +193,7 @@ class TurnStream:
     def _begin(self, client_turn_id: str | None = None, turn_id: str | None = None) -> None:
         self._client_turn_id, self._turn_id, self._last_seq = client_turn_id, turn_id, 0
         self._cancel_wanted = self._cancel_sent = False
+        self._answers.clear()
 
     async def _turn(self, query: dict[str, Any] | None) -> AsyncIterator[list[Event]]:
         await self._wake()
@@ -199,6 +209,7 @@ class TurnStream:
                     await self._send(query)
                 while True:
                     await self._pass_cancel_on()
+                    await self._pass_answers_on()
                     batch, failure = await self._batch()
                     if batch:
                         in_vain = 0
@@ -226,6 +237,11 @@ class TurnStream:
         if self._cancel_wanted and not self._cancel_sent and self._turn_id is not None:
             self._cancel_sent = True
             await self._send({"type": "cancel", "turn_id": self._turn_id})
+
+    async def _pass_answers_on(self) -> None:
+        for approval_id in [one for one in self._answers if one not in self._answers_sent]:
+            self._answers_sent.add(approval_id)
+            await self._send({"type": "approval", "approval_id": approval_id, "approved": self._answers[approval_id]})
 
     async def _reopen(self) -> None:
         """Opens the conversation again, as often as it takes within ``reconnect_for_s``."""

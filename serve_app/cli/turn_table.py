@@ -19,8 +19,20 @@ BESIDE_BAR = 32
 """What the columns beside a bar take."""
 MIN_BAR_CELLS = 8
 STATE_STYLES = {"completed": "green", "failed": "red", "cancelled": "yellow"}
-OUTCOMES = {"ok": ("✓", "green"), "failed": ("✗", "red"), "unknown": ("?", "yellow"), "unfinished": ("…", "yellow")}
-STAGES = {"queued": "before it began", "prompt": "prompt", "model": "model", "tools": "tools"}
+OUTCOMES = {
+    "ok": ("✓", "green"),
+    "failed": ("✗", "red"),
+    "unknown": ("?", "yellow"),
+    "unfinished": ("…", "yellow"),
+    "waiting": ("⏸", "cyan"),
+}
+STAGES = {
+    "queued": "before it began",
+    "prompt": "prompt",
+    "model": "model",
+    "tools": "tools",
+    "approval": "waiting for approval",
+}
 OTHER = "the rest"
 """Time that no completed call accounts for: attempts that broke off, takeovers, storing."""
 
@@ -85,6 +97,8 @@ def _call_text(call: Call) -> Text:
     text = Text.assemble((f"{mark} ", style), (one_line(call.name), "bold"), (short_arguments(call.arguments), "dim"))
     if call.outcome == "unfinished":
         return text.append("  no result", style=style)
+    if call.outcome == "waiting":
+        return text.append("  waits for approval", style=style)
     return text.append(f"  → {short_result(call.result)}", style=style).append(
         f"  {call.result_bytes} bytes", style="cyan"
     )

@@ -17,8 +17,11 @@ Reaction = Literal["up", "down"]
 MessageStatus = Literal["complete", "cancelled", "failed"]
 
 
-class TextPart(Struct, frozen=True, kw_only=True, tag_field="type", tag="text"):
+class TextPart(Struct, frozen=True, kw_only=True, tag_field="type", tag="text", omit_defaults=True):
+    """``untrusted``: a model wrote it that had read others' words, which may speak through it."""
+
     text: str
+    untrusted: bool = False
 
 
 class ToolCallPart(Struct, frozen=True, kw_only=True, tag_field="type", tag="tool_call"):
@@ -27,11 +30,14 @@ class ToolCallPart(Struct, frozen=True, kw_only=True, tag_field="type", tag="too
     arguments: dict[str, Any]
 
 
-class ToolResultPart(Struct, frozen=True, kw_only=True, tag_field="type", tag="tool_result"):
+class ToolResultPart(Struct, frozen=True, kw_only=True, tag_field="type", tag="tool_result", omit_defaults=True):
+    """``untrusted``: see ``ToolResult``."""
+
     tool_call_id: str
     name: str
     ok: bool
     result: Any
+    untrusted: bool = False
 
 
 Part = TextPart | ToolCallPart | ToolResultPart

@@ -2,7 +2,9 @@
 
 A turn's log is ``turn.started``, then deltas and tool events, then exactly one terminal event::
 
-    turn.started ─► (text.delta | tool.started | tool.finished | step.reset)* ─► chat_response | turn.failed | turn.cancelled
+    turn.started ─► (text.delta | tool.* | step.reset)* ─► chat_response | turn.failed | turn.cancelled
+
+    a call:  (tool.approval ─►)? tool.started ─► tool.finished          declined: tool.approval ─► tool.finished
 
 Every event carries its ``turn_id`` and a ``seq`` contiguous from 1. An event is encoded once, by the owner of the turn,
 to the JSON that WebSocket clients read; the log keeps those very bytes and every replay shows them again.
@@ -46,6 +48,16 @@ class ToolFinished(_TurnEvent, frozen=True, kw_only=True, tag="tool.finished"):
     duration_ms: int
 
 
+class ToolApproval(_TurnEvent, frozen=True, kw_only=True, tag="tool.approval"):
+    """A call waits for the user's answer; ``reason`` is a sentence for people. It starts when it is approved."""
+
+    approval_id: str
+    tool_call_id: str
+    name: str
+    arguments: dict[str, Any]
+    reason: str
+
+
 class StepReset(_TurnEvent, frozen=True, kw_only=True, tag="step.reset"):
     """What step ``step`` has shown so far is void; its text is coming again."""
 
@@ -81,7 +93,17 @@ class TurnCancelled(_TurnEvent, frozen=True, kw_only=True, tag="turn.cancelled")
     response: str = ""
 
 
-TurnEvent = TurnStarted | TextDelta | ToolStarted | ToolFinished | StepReset | ChatResponse | TurnFailed | TurnCancelled
+TurnEvent = (
+    TurnStarted
+    | TextDelta
+    | ToolApproval
+    | ToolStarted
+    | ToolFinished
+    | StepReset
+    | ChatResponse
+    | TurnFailed
+    | TurnCancelled
+)
 TerminalEvent = ChatResponse | TurnFailed | TurnCancelled
 
 _ENCODER = msgspec.json.Encoder()

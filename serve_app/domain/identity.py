@@ -58,10 +58,11 @@ class Terms(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a principal's tenant lets it have. A turn keeps the terms it was accepted on.
 
     ``tools``: ids of the tools it may use of those its roles open; an id also stands for all below it (``crm`` for
-    ``crm.find_account``); None is no further restriction.
+    ``crm.find_account``); None is no further restriction. ``denied_tools``: ids of those it may not use all the same.
     """
 
     tools: tuple[str, ...] | None = None
+    denied_tools: tuple[str, ...] = ()
     choices: TurnChoices = TurnChoices()
     user_limits: Limits = Limits()
     tenant_limits: Limits = Limits()
@@ -87,4 +88,11 @@ class Principal(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def may_use(self, tool: str) -> bool:
         """Whether its terms allow the tool; its roles are another matter."""
         allowed = self.terms.tools
-        return allowed is None or any(tool == one or tool.startswith(f"{one}.") for one in allowed)
+        if any(stands_for(one, tool) for one in self.terms.denied_tools):
+            return False
+        return allowed is None or any(stands_for(one, tool) for one in allowed)
+
+
+def stands_for(tool_id: str, tool: str) -> bool:
+    """Whether what is said of ``tool_id`` is said of ``tool``: an id stands for itself, and as a namespace for all below."""
+    return tool == tool_id or tool.startswith(f"{tool_id}.")

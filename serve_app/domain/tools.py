@@ -18,6 +18,10 @@ class ToolSpec(Struct, frozen=True, kw_only=True):
     input_schema: dict[str, Any]
     idempotent: bool = False
     """Declared by the operator: running it twice with the same arguments does no harm."""
+    trusted: bool = False
+    """Declared by the operator: nobody else's words come back from its server."""
+    side_effects: bool = False
+    """Declared by the operator: it changes something, so a turn that has read others' words needs approval for it."""
 
     @property
     def server(self) -> str:
@@ -34,17 +38,24 @@ class ToolCall(Struct, frozen=True, kw_only=True):
 
 
 class ToolResult(Struct, frozen=True, kw_only=True):
-    """What came of a call. ``result`` is JSON: structured content, or text; of a failed call a sentence that says why."""
+    """What came of a call. ``result`` is JSON: structured content, or text; of a failed call a sentence that says why.
+
+    ``untrusted``: these are words of a server that the operator does not trust.
+    """
 
     tool_call_id: str
     name: str
     ok: bool
     result: Any
     duration_ms: int = 0
+    untrusted: bool = False
 
 
 class ToolServerState(Struct, frozen=True, kw_only=True):
-    """A tool server as ``/ready`` and ``parley tools`` report it. ``error`` says why it is down."""
+    """A tool server as ``/ready`` and ``parley tools`` report it. ``error`` says why it is down.
+
+    ``quarantined``: tools whose description or schema has changed since they were pinned; nobody can use them.
+    """
 
     name: str
     state: Literal["up", "down", "connecting"]
@@ -52,6 +63,7 @@ class ToolServerState(Struct, frozen=True, kw_only=True):
     roles: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     error: str | None = None
+    quarantined: tuple[str, ...] = ()
 
 
 class ToolSet(Struct, frozen=True, kw_only=True):

@@ -2,7 +2,8 @@
 
 One stored assistant message is a whole turn: text, calls and results in the order they came about. A model reads it as
 assistant (text and calls) → one tool message for each call → assistant …, and every provider refuses a call without its
-result or a result without its call, so that is made so here whatever the stored parts are.
+result or a result without its call, so that is made so here whatever the stored parts are. Words of servers that
+are not trusted are quoted (``untrusted``).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import msgspec
 from serve_app.domain.conversation import Message, MessageStatus, Part, TextPart, ToolCallPart, ToolResultPart
 from serve_app.domain.generation import ModelMessage
 from serve_app.domain.tools import ToolCall
+from serve_app.domain.untrusted import quoted
 
 NO_RESULT = "Error: the call was interrupted before its result arrived; whether it took effect is unknown."
 
@@ -73,7 +75,7 @@ def step_messages(parts: Iterable[Part]) -> list[ModelMessage]:
             shown.append(
                 ModelMessage(
                     role="tool",
-                    content=tool_content(result.ok, result.result) if result else NO_RESULT,
+                    content=_result_content(result) if result else NO_RESULT,
                     tool_call_id=call.tool_call_id,
                 )
             )
@@ -101,6 +103,11 @@ def tool_content(ok: bool, result: Any) -> str:
     """A tool's result as the text a model is given: text as it is, anything else as JSON, a failure marked as one."""
     text = result if isinstance(result, str) else msgspec.json.encode(result).decode()
     return text if ok else f"Error: {text}"
+
+
+def _result_content(part: ToolResultPart) -> str:
+    content = tool_content(part.ok, part.result)
+    return quoted(f"result of {part.name}", content) if part.untrusted else content
 
 
 def _call(part: ToolCallPart) -> ToolCall:

@@ -22,6 +22,9 @@ from serve_app.domain.usage import Usage
 TurnState = Literal["accepted", "running", "completed", "failed", "cancelled"]
 TERMINAL_STATES: frozenset[TurnState] = frozenset({"completed", "failed", "cancelled"})
 
+Priority = Literal["live", "batch"]
+"""``batch``: nobody is waiting for it, so that it gives way while there is much to do."""
+
 OnBusy = Literal["reject", "queue", "interrupt"]
 """What becomes of an input for a conversation with a turn that has not ended: refused; accepted to wait; accepted to wait
 while those before it are asked to stop."""
@@ -43,10 +46,24 @@ class Owner(Struct, frozen=True, kw_only=True):
     endpoint: str
 
 
+class HeldCall(Struct, frozen=True, kw_only=True):
+    """A call that has not started because it waits for somebody's approval. Instants are in Unix seconds.
+
+    ``epoch`` is the owner that waits: the checkpoint of one who takes over is another than that of the one before.
+    """
+
+    tool_call_id: str
+    approval_id: str
+    asked_at: float
+    expires_at: float
+    epoch: int = 0
+
+
 class StepRecord(Struct, frozen=True, kw_only=True):
     """A checkpoint: one completed model call with its tool results. It is never run again.
 
-    ``parts`` are what the step adds to the assistant message; the times show where a turn spent itself.
+    ``parts`` are what the step adds to the assistant message; the times show where a turn spent itself. ``held`` are the calls
+    that wait for approval. ``waited_s`` is how long calls have waited for people; while one does, how long it may.
     """
 
     step: int
@@ -59,6 +76,8 @@ class StepRecord(Struct, frozen=True, kw_only=True):
     model_ms: int = 0
     first_delta_ms: int | None = None
     tools_ms: int = 0
+    held: tuple[HeldCall, ...] = ()
+    waited_s: float = 0.0
 
     @property
     def unfinished_calls(self) -> tuple[ToolCallPart, ...]:
@@ -109,6 +128,11 @@ class Turn(Struct, frozen=True, kw_only=True):
     def ended(self) -> bool:
         return self.state in TERMINAL_STATES
 
+    @property
+    def due(self) -> float:
+        """The deadline, put off by what the turn has waited for people, or may wait. In Unix seconds."""
+        return self.deadline + sum(step.waited_s for step in self.steps)
+
 
 class NewTurn(Struct, frozen=True, kw_only=True):
     """Everything that is accepted in one transaction: idempotency row, user message, turn, and its first event.
@@ -128,6 +152,7 @@ class NewTurn(Struct, frozen=True, kw_only=True):
     request_id: str = ""
     client_message_id: str | None = None
     replaces: str | None = None
+    priority: Priority = "live"
 
 
 class AcceptedTurn(Struct, frozen=True, kw_only=True):

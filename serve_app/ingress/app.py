@@ -16,11 +16,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
-from serve_app.ingress import conversations, files, meta, sse
+from serve_app.ingress import admin, approvals, auth, conversations, files, meta, sse, tool_pins
 from serve_app.ingress.chat import ChatService
 from serve_app.ingress.docs import DESCRIPTION, describe_schemas, docs_routes
 from serve_app.ingress.edge import Edge
 from serve_app.ingress.failures import handle_failures
+from serve_app.ingress.login_limit import LoginLimit
 from serve_app.ingress.readiness import ReadinessProbe
 from serve_app.ingress.services import IngressServices
 from serve_app.ingress.websocket import ChatSocketEndpoint
@@ -42,6 +43,7 @@ _ALLOWED_HEADERS = (
     "x-dev-roles",
     "x-dev-tenant",
     "x-dev-user",
+    "x-priority",
     "x-request-id",
 )
 
@@ -77,15 +79,21 @@ def create_app(services: IngressServices) -> FastAPI:
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # to http, where TLS ends in front of this process: a password would follow in the open
         lifespan=lifespan,
     )
     app.state.services = services
     app.state.chat = chat
     app.state.readiness = readiness
     app.state.uploads = files.Uploads()
+    app.state.logins = LoginLimit(services.settings.auth.logins_per_minute)
     app.state.send_away = send_away
     app.state.drain = drain
-    for router in (sse.router, conversations.router, files.router, meta.router, docs_routes()):
+    routers = (
+        *(sse.router, approvals.router, conversations.router, files.router, meta.router),
+        *(auth.router, *admin.routers, tool_pins.router, docs_routes()),
+    )
+    for router in routers:
         app.include_router(router)
     app.router.routes.append(WebSocketRoute("/ws/chat", sockets))
     _add_page(app, services.web_dir)
@@ -95,7 +103,8 @@ def create_app(services: IngressServices) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(services.settings.cors_origins),
-            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_credentials=True,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=list(_ALLOWED_HEADERS),
             expose_headers=list(_EXPOSED_HEADERS),
             max_age=600,

@@ -22,9 +22,10 @@ from serve_app.domain.identity import Principal
 from serve_app.domain.ids import CONVERSATION_ID, ConversationKey, TurnKey, new_id
 from serve_app.domain.prompts import PromptRequest
 from serve_app.domain.tools import ToolSet
-from serve_app.domain.turns import AcceptedTurn, NewTurn, Query, Turn
+from serve_app.domain.turns import AcceptedTurn, NewTurn, Priority, Query, Turn
 from serve_app.errors import Conflict, Gone, InvalidInput, NotFound, NotPermitted, Overloaded, ParleyError
 from serve_app.files.attachments import check_attachments
+from serve_app.ingress.answers import Answers
 from serve_app.ingress.catalog import CachedCatalog
 from serve_app.ingress.services import IngressServices
 from serve_app.ingress.tail import PAGE_RECORDS, TurnTail
@@ -69,6 +70,7 @@ class ChatService:
         self._services = services
         self._settings = services.settings
         self.catalog = CachedCatalog(services.models)
+        self.answers = Answers(services)
         self._starting: set[asyncio.Task[tuple[Turn, bool, LiveTail | None]]] = set()
         self._hints: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -112,6 +114,7 @@ class ChatService:
         client_turn_id: str | None = None,
         client_message_id: str | None = None,
         replaces: str | None = None,
+        priority: Priority = "live",
         request_id: str = "",
         title_wait_s: float = 0.0,
         heartbeat_s: float | None = None,
@@ -149,6 +152,7 @@ class ChatService:
             client_message_id=client_message_id,
             replaces=replaces,
             request_id=request_id,
+            priority=priority,
         )
         # A fresh context, because a server may cancel what belongs to a request along with it.
         start = asyncio.create_task(self._start(new_turn), context=contextvars.Context())
@@ -238,7 +242,14 @@ class ChatService:
             offered = await patiently(lambda: self._services.tools.tools_for(principal))
             if not any(query.tool_id in {tool.name, tool.server} for tool in offered.tools):
                 raise NotPermitted(f"tool_id: you may not use {query.tool_id!r}, or it is not available.")
-        return await self.catalog.choose(query.model_id)
+        return await self._model(principal, query)
+
+    async def _model(self, principal: Principal, query: Query) -> str | None:
+        """The query's model, else the one its tenant has chosen. One that the tenant has chosen and that has gone since is the
+        gateway's to refuse: the user can do nothing about it.
+        """
+        tenants = principal.terms.choices.model_id
+        return tenants if query.model_id is None and tenants is not None else await self.catalog.choose(query.model_id)
 
     async def _was_accepted(
         self, principal: Principal, conversation: Conversation | str | None, query: Query, client_turn_id: str

@@ -48,9 +48,11 @@ async def chat_of(request: Request) -> ChatService:
 
 
 async def caller_of(request: Request) -> Principal:
-    """The authenticated caller. Raises Unauthenticated."""
+    """The authenticated caller, whose request is counted. Raises Unauthenticated, NotPermitted, QuotaExceeded."""
     services: IngressServices = request.app.state.services
-    return (await services.authenticator.authenticate(request.headers, {})).principal
+    principal = (await services.authenticator.authenticate(request.headers, {})).principal
+    await services.requests.spend(principal)
+    return principal
 
 
 async def request_id_of(request: Request) -> str:

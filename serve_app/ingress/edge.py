@@ -10,14 +10,16 @@ import time
 from collections.abc import Mapping
 
 import structlog
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, QueryParams
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.domain.ids import new_id
 from serve_app.errors import Internal, NotPermitted, ParleyError
+from serve_app.ingress.heads import Heads
 from serve_app.ingress.limits import body_limit_bytes, too_large
 from serve_app.ingress.origins import needs_origin_check, origin_allowed
+from serve_app.redaction import begin_request
 from serve_app.settings import Settings
 from serve_app.telemetry import Metrics, logger
 from serve_app.wire.problems import encode_problem
@@ -61,6 +63,7 @@ class Edge:
         self.app = app
         self.settings = settings
         self.metrics = metrics
+        self.heads = Heads(settings)
         self.headers = _encoded(
             _SECURITY_HEADERS | ({"strict-transport-security": _HSTS} if settings.mode == "production" else {})
         )
@@ -74,10 +77,14 @@ class Edge:
         request_id = given if is_request_id(given) else new_id("r_")
         scope["headers"] = [pair for pair in scope["headers"] if pair[0].lower() not in STRIPPED_HEADERS]
         scope.setdefault("state", {})["request_id"] = request_id
+        begin_request(headers, QueryParams(scope["query_string"]))
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         if scope["type"] == "websocket":
-            await self.app(scope, receive, send)
+            if (wrong := self.heads.refusal(scope)) is None:
+                await self.app(scope, receive, send)
+            else:
+                await _refuse_handshake(scope, send, *wrong)
             return
         await _Exchange(self, scope, receive, send, request_id).run(headers)
 
@@ -98,6 +105,10 @@ class _Exchange:
     async def run(self, headers: Headers) -> None:
         begun = time.perf_counter()
         try:
+            wrong = self._edge.heads.refusal(self._scope)
+            if wrong is not None:
+                await self._problem(wrong[0], status=wrong[1])
+                return
             refusal = self._refusal(headers)
             if refusal is not None:
                 await self._problem(refusal)
@@ -154,8 +165,10 @@ class _Exchange:
             defaults.append((b"cache-control", b"no-store"))
         return defaults
 
-    async def _problem(self, error: ParleyError, cause: BaseException | None = None) -> None:
-        problem = encode_problem(error, self._request_id, cause=cause)
+    async def _problem(
+        self, error: ParleyError, cause: BaseException | None = None, *, status: int | None = None
+    ) -> None:
+        problem = encode_problem(error, self._request_id, status=status, cause=cause)
         for message in problem.messages():
             await self._send(message)
 
@@ -176,6 +189,15 @@ class _Exchange:
             status=self._status,
             duration_ms=round((time.perf_counter() - begun) * 1000, 1),
         )
+
+
+async def _refuse_handshake(scope: Scope, send: Send, error: ParleyError, status: int) -> None:
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1008, "reason": error.code})
+        return
+    problem = encode_problem(error, scope["state"]["request_id"], status=status)
+    for message in problem.messages("websocket.http.response"):
+        await send(message)
 
 
 def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

@@ -14,6 +14,7 @@ from serve_app.wire.service import (
     ModelsView,
     ModelView,
     Readiness,
+    TermsView,
     ToolView,
 )
 
@@ -93,4 +94,5 @@ async def authz(caller: Caller, services: Services) -> Access:
         user_id=caller.user_id,
         roles=list(caller.roles),
         tools=[tool.name for tool in offered.tools],
+        terms=TermsView.of(caller.terms),
     )

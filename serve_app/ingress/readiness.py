@@ -120,8 +120,9 @@ class ReadinessProbe:
                 state=server.state,
                 tools=len(server.tools),
                 error=server.error if self._show_errors else None,
+                quarantined=list(server.quarantined),
             )
             for server in servers
         ]
-        all_up = all(server.state == "up" for server in servers)
+        all_up = all(server.state == "up" and not server.quarantined for server in servers)
         return DependencyView(state="up" if all_up else "degraded", duration_ms=0, servers=views)

@@ -19,9 +19,10 @@ from pydantic import ValidationError
 from serve_app.domain import turns
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import ConversationKey, TurnKey
-from serve_app.errors import Conflict, InvalidInput, NotFound, ParleyError
+from serve_app.errors import Conflict, InvalidInput, NotFound, NotPermitted, ParleyError
 from serve_app.ingress.branches import Branch, Branches
 from serve_app.ingress.chat import ChatService
+from serve_app.ingress.continuing import Continuation, continuation
 from serve_app.ingress.dependencies import Caller, Chat, RequestId, Services, problems
 from serve_app.ingress.limits import CHAT_PATH
 from serve_app.ingress.services import IngressServices
@@ -29,7 +30,7 @@ from serve_app.ingress.tail import TurnTail
 from serve_app.storage.rules import other_query
 from serve_app.telemetry import logger
 from serve_app.turns.port import Title
-from serve_app.wire.ai_sdk import HEADERS, KEEP_ALIVE, UiMessageStream
+from serve_app.wire.ai_sdk import HEADERS, KEEP_ALIVE, Approvals, UiMessageStream, refused
 from serve_app.wire.chat_request import ChatRequest, parse_chat_request
 from serve_app.wire.requests import MAX_SEQ
 from serve_app.wire.turns import Stopped, TurnView
@@ -91,7 +92,7 @@ async def chat_body(request: Request) -> ChatRequest:
     CHAT_PATH,
     summary="Send a message and stream the answer",
     response_class=StreamingResponse,
-    responses=_stream_docs(_AI_SDK_EXAMPLE, "An AI SDK UI message stream") | problems(400, 403, 409, 413, 429),
+    responses=_stream_docs(_AI_SDK_EXAMPLE, "An AI SDK UI message stream") | problems(400, 403, 404, 409, 413, 429),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -110,6 +111,9 @@ async def send_message(
         # Without an example: documentation pages send it as it stands, and the second query with it is a conflict.
         Header(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$", description="Any id, new for every message"),
     ] = None,
+    x_priority: Annotated[
+        turns.Priority, Header(description="`batch`: nobody waits for the answer, so that live input goes first")
+    ] = "live",
 ) -> Response:
     """The last user message is the query; earlier ones are the store's to know and are not read. `id` names the conversation,
     which is made if there is none. `model_id` names the model; without it the prompt's runs if it names one, else the
@@ -118,13 +122,22 @@ async def send_message(
 
     `trigger: "regenerate-message"` answers again: the question or answer named by `messageId`, else the last one. A
     `messageId` without it names a question that this one takes the place of. What is replaced is kept and no longer shown.
+
+    A `tool_id` that the caller may not use is told in the stream, as an `error` chunk.
+
+    Where a tool call waits for approval and nothing else is left to show, the response ends (`data-paused`); the answer comes as
+    versions 6 and 7 send it, with the assistant's message last, or to `/api/approvals/{id}`. Version 5 knows no such chunks: with
+    `"approvals": "data"` the question is a data part and the stream stays open.
     """
+    continued = await continuation(caller, body, chat.answers, services.store)
+    if continued is not None:
+        return await _continue(caller, continued, body, chat, services)
     text, message_id = body.query_text()
     query = turns.Query(content=text, model_id=body.model_id, tool_id=body.tool_id, attachments=body.file_ids())
     branch = await _branch(caller, body, query, chat, services)
     if isinstance(branch, str):
         tail = await chat.resume(caller, branch, heartbeat_s=HEARTBEAT_S)
-        return _ui_stream(tail, tail.turn.query.model_id)
+        return _ui_stream(tail, tail.turn.query.model_id, body.approvals)
     if branch is not None:
         query = branch.query
     try:
@@ -135,15 +148,20 @@ async def send_message(
             client_turn_id=idempotency_key or (message_id if branch is None else branch.client_turn_id),
             client_message_id=message_id if branch is None else branch.client_message_id,
             replaces=None if branch is None else branch.replaces,
+            priority=x_priority,
             request_id=request_id,
             title_wait_s=services.settings.turn.title_wait_s,
             heartbeat_s=HEARTBEAT_S,
         )
+    except NotPermitted as error:
+        if body.tool_id is None:
+            raise
+        return StreamingResponse(iter([refused(error.message)]), headers=HEADERS)
     except Conflict as error:
         if error.message == other_query().message:
             raise Conflict(_REUSED_MESSAGE_ID if idempotency_key is None else _REUSED_KEY) from None
         raise
-    return _ui_stream(sent.tail, sent.model_id)
+    return _ui_stream(sent.tail, sent.model_id, body.approvals)
 
 
 @router.get(
@@ -154,7 +172,13 @@ async def send_message(
     | {204: {"description": "No turn runs, or there is no such conversation"}}
     | problems(),
 )
-async def resume_stream(conversation_id: str, caller: Caller, chat: Chat, services: Services) -> Response:
+async def resume_stream(
+    conversation_id: str,
+    caller: Caller,
+    chat: Chat,
+    services: Services,
+    approvals: Annotated[Approvals, Query(description="`data` for version 5 of the AI SDK")] = "native",
+) -> Response:
     """What the AI SDK's client asks for when it comes to a page, be it a fresh one whose conversation is not made yet: a
     conversation that is not there is answered as one that runs nothing.
     """
@@ -174,7 +198,7 @@ async def resume_stream(conversation_id: str, caller: Caller, chat: Chat, servic
     model_id = tail.turn.query.model_id
     with suppress(InvalidInput):  # the turn runs, though its model may have left the catalog meanwhile
         model_id = await chat.catalog.choose(model_id)
-    return _ui_stream(tail, model_id)
+    return _ui_stream(tail, model_id, approvals)
 
 
 @router.post("/api/chat/{conversation_id}/stop", summary="Cancel the running turn", responses=problems(404))
@@ -252,20 +276,46 @@ def _seq_of(last_event_id: str, turn_id: str) -> int:
     return int(seq)
 
 
-def _ui_stream(tail: TurnTail, model_id: str | None) -> StreamingResponse:
+async def _continue(
+    caller: Principal, continued: Continuation, body: ChatRequest, chat: ChatService, services: IngressServices
+) -> Response:
+    """The stream after answers have come: the same message, from where the last response paused."""
+    key = TurnKey.of(caller, continued.turn_id)
+    tail = await chat.resume(
+        caller,
+        continued.turn_id,
+        continued.after_seq,
+        conversation=await services.store.get_conversation(key.conversation),
+        title_wait_s=services.settings.turn.title_wait_s,
+        heartbeat_s=HEARTBEAT_S,
+    )
+    return _ui_stream(tail, None, body.approvals, continued)
+
+
+def _ui_stream(
+    tail: TurnTail, model_id: str | None, approvals: Approvals, continued: Continuation | None = None
+) -> StreamingResponse:
     headers = {**HEADERS, TURN_ID_HEADER: tail.turn.key.turn_id}
-    return StreamingResponse(_ui_chunks(tail, model_id), headers=headers)
+    key = tail.turn.key
+    encoder = UiMessageStream(key.conversation.conversation_id, key.turn_id, model_id, approvals=approvals)
+    if continued is not None:
+        encoder.skip(continued.shown, continued.answered)
+    return StreamingResponse(_ui_chunks(tail, encoder), headers=headers)
 
 
-async def _ui_chunks(tail: TurnTail, model_id: str | None) -> AsyncGenerator[bytes]:
+async def _ui_chunks(tail: TurnTail, encoder: UiMessageStream) -> AsyncGenerator[bytes]:
     """One bytes object per batch, and an end that the client's reader recognises whatever happens."""
     key = tail.turn.key
-    encoder = UiMessageStream(key.conversation.conversation_id, key.turn_id, model_id)
     try:
+        if begun := encoder.encode(()):
+            yield begun
         async for batch in tail:
             chunks = encoder.encode(batch) if batch else KEEP_ALIVE
             if chunks:
                 yield chunks
+            if encoder.waits and tail.cursor >= tail.turn.last_seq:
+                yield encoder.pause()
+                return
         yield encoder.close()
     except ParleyError as error:
         yield encoder.fail(ErrorFrame.of(error).message)

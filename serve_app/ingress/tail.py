@@ -277,7 +277,7 @@ class TurnTail:
         """Whether the turn's end is still to be shown. Raises StageUnavailable where it is long overdue."""
         if self._ended or (page.turn.ended and not page.records and page.turn.last_seq <= self._cursor):
             return False
-        if not page.turn.waits and time.time() > page.turn.deadline + self._timing.grace_s:
+        if not page.turn.waits and time.time() > page.turn.due + self._timing.grace_s:
             raise StageUnavailable("The turn has passed its deadline without an end; resume it later.")
         return True
 

@@ -8,6 +8,8 @@ tails behind it fill their bounded buffers, are dropped to their cursors and go 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Coroutine
 
 from msgspec.structs import replace
 from starlette.types import Receive, Send
@@ -24,11 +26,14 @@ from serve_app.errors import (
     ParleyError,
     QuotaExceeded,
     TooLarge,
+    Unauthenticated,
 )
 from serve_app.ingress.chat import ChatService
 from serve_app.ingress.limits import TokenBucket, Violations
 from serve_app.ingress.tail import TurnTail
 from serve_app.ingress.title_watch import TitleWatch
+from serve_app.ingress.ws_grant import AccessLostError, SocketGrant, has_expired
+from serve_app.quotas.shares import RequestLimit
 from serve_app.settings import Settings
 from serve_app.telemetry import logger
 from serve_app.turns.port import Title
@@ -49,6 +54,11 @@ MAX_TAILS = 16
 """Turns shown on one socket at a time."""
 FRAME_TIMEOUT_S = 30.0
 """Longest a client's frame may take to be handled; a tail is not part of it."""
+DISMISS_S = 3.0
+"""A client that takes no more until then is hung up on."""
+
+CLOSE_UNAUTHENTICATED = 4401
+CLOSE_NOT_PERMITTED = 4403
 
 _log = logger("ingress.websocket")
 _PONG = Pong().text()
@@ -61,21 +71,23 @@ class ChatSession:
         self,
         chat: ChatService,
         settings: Settings,
-        principal: Principal,
+        grant: SocketGrant,
         receive: Receive,
         send: Send,
         *,
+        requests: RequestLimit,
         request_id: str,
     ) -> None:
         self._chat = chat
+        self._requests = requests
         self._limits = settings.limits
         self._title_wait_s = settings.turn.title_wait_s
         self._makes_titles = settings.conversation.titles
-        self._granted = principal
+        self.grant = grant
         self._receive = receive
         self._send = send
         self._request_id = request_id
-        self._acting = principal
+        self._role: str | None = None
         self._conversation: Conversation | None = None
         self._bucket = TokenBucket(self._limits.ws_messages_per_s)
         self._violations = Violations(self._limits.ws_violations)
@@ -84,19 +96,33 @@ class ChatSession:
         self._sending = asyncio.Lock()
         self._left = False
         self._serving: asyncio.Task[object] | None = None
+        self._dismissed = False
+        self._dismissal: asyncio.Task[None] | None = None
         self.hung_up = False
         """Whether :meth:`hang_up` is why :meth:`serve` is being cancelled."""
 
-    async def serve(self) -> str | None:
-        """Handles frames until the client leaves (None) or has broken limits too often (the reason)."""
+    @property
+    def _acting(self) -> Principal:
+        """The user in the role that was asked for, as things are now."""
+        return self.grant.principal.narrowed_to(self._role)
+
+    async def serve(self, opening: SessionUpdate | None = None) -> str | None:
+        """Handles frames until the client leaves (None) or has broken limits too often (the reason).
+
+        ``opening``: the first frame, where it has been read already.
+        """
         self._serving = asyncio.current_task()
+        self.grant.at_end(self._expire)
         try:
+            if opening is not None:
+                await self._answering(self._handle(opening), None)
             return await self._read_frames()
         finally:
             self._serving = None
+            self.grant.close()
 
     async def _read_frames(self) -> str | None:
-        while True:
+        while not self._dismissed:
             message = await self._receive()
             if message["type"] == "websocket.disconnect":
                 return None
@@ -108,6 +134,7 @@ class ChatSession:
                     return "limits"
             elif text is not None:
                 await self._take(text)
+        return None
 
     async def leave(self, last_frame: str, code: int, reason: str) -> None:
         """Says a last frame and closes; nothing is sent after it."""
@@ -117,6 +144,19 @@ class ChatSession:
             self._left = True
             await self._send({"type": "websocket.send", "text": last_frame})
             await self._send({"type": "websocket.close", "code": code, "reason": reason})
+
+    async def dismiss(self, error: ParleyError) -> None:
+        """Closes a socket whose user has no access to it (any more). Their turns go on."""
+        code = CLOSE_UNAUTHENTICATED if isinstance(error, Unauthenticated) else CLOSE_NOT_PERMITTED
+        with contextlib.suppress(TimeoutError, OSError):
+            async with asyncio.timeout(DISMISS_S):
+                await self.leave(ErrorFrame.of(error).text(), code, error.code)
+        self._left = self._dismissed = True
+        if self._serving is not asyncio.current_task():
+            self.hang_up()  # nothing more is read, whether the client closes as well or not
+
+    def _expire(self) -> None:
+        self._dismissal = asyncio.create_task(self.dismiss(has_expired()))
 
     def hang_up(self) -> None:
         """Ends :meth:`serve`, for a client that takes nothing any more: not even a goodbye can be sent."""
@@ -128,8 +168,9 @@ class ChatSession:
     async def aclose(self) -> None:
         """Ends all tails. The turns go on."""
         self._left = True
+        self.grant.close()
         await self._titles.aclose()
-        tasks = list(self._tails.values())
+        tasks = [*self._tails.values(), *([self._dismissal] if self._dismissal is not None else ())]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -146,12 +187,32 @@ class ChatSession:
         return None
 
     async def _take(self, text: str) -> None:
-        turn_id: str | None = None
         try:
             frame = parse_frame(text)
-            turn_id = getattr(frame, "turn_id", None)
+        except InvalidInput as error:
+            await self._error(error)
+            return
+        await self._answering(self._authorized(frame), getattr(frame, "turn_id", None))
+
+    async def _authorized(self, frame: ClientFrame) -> None:
+        """Handles a frame as somebody who still may send it. Raises AccessLostError."""
+        if isinstance(frame, Ping):  # does nothing, and comes often
+            await self._text(_PONG)
+            return
+        if isinstance(frame, SessionUpdate) and frame.access_token:
+            await self.grant.renew(frame.access_token)
+        else:
+            await self.grant.refresh()
+        await self._requests.spend(self.grant.principal)
+        await self._handle(frame)
+
+    async def _answering(self, handling: Coroutine[None, None, None], turn_id: str | None) -> None:
+        """Handles a frame within its time; what fails is told to the client."""
+        try:
             async with asyncio.timeout(FRAME_TIMEOUT_S):
-                await self._handle(frame)
+                await handling
+        except AccessLostError as lost:
+            await self.dismiss(lost.error)
         except ParleyError as error:
             await self._error(error, turn_id)
         except TimeoutError:
@@ -159,31 +220,30 @@ class ChatSession:
         except OSError:
             raise
         except Exception:
-            _log.exception("frame_failed", user_id=self._granted.user_id)
+            _log.exception("frame_failed", user_id=self.grant.principal.user_id)
             await self._error(Internal(INTERNAL_SENTENCE), turn_id)
 
     async def _handle(self, frame: ClientFrame) -> None:
         match frame:
-            case Ping():
-                await self._text(_PONG)
             case SessionUpdate():
                 await self._open(frame)
             case QueryFrame():
                 await self._query(frame)
             case Resume(turn_id=turn_id, after_seq=after_seq):
                 self._make_room(turn_id)
-                tail = await self._chat.resume(self._granted, turn_id, after_seq)
+                tail = await self._chat.resume(self.grant.principal, turn_id, after_seq)
                 await self._show(turn_id, tail, untitled=self._untitled(tail.turn.key.conversation))
             case Cancel(turn_id=turn_id):
-                await self._chat.cancel(self._granted, turn_id)
-            case Approval():
-                raise NotFound("There is no such approval.")
+                await self._chat.cancel(self.grant.principal, turn_id)
+            case Approval(approval_id=approval_id, approved=approved, reason=reason):
+                await self._chat.answers.answer(self.grant.principal, approval_id, approved=approved, reason=reason)
             case InputAnswer():
                 raise NotFound("There is no such request for input.")
 
     async def _open(self, frame: SessionUpdate) -> None:
-        session = await self._chat.open_session(self._granted, frame.session_id, frame.role)
-        self._acting, self._conversation = session.principal, session.conversation
+        role = frame.role.lower() if frame.role is not None else None
+        session = await self._chat.open_session(self.grant.principal, frame.session_id, role)
+        self._role, self._conversation = role, session.conversation
         active = session.active_turn
         created = SessionCreated(
             session_id=session.conversation.key.conversation_id,

@@ -11,6 +11,7 @@ from serve_app.telemetry import Metrics, logger
 
 if TYPE_CHECKING:
     from serve_app.models.gateway import Gateway
+    from serve_app.models.tenant_keys import ProviderKeyRecords
 
 log = logger("models")
 
@@ -20,14 +21,23 @@ def needs_simulated_provider(settings: Settings, secrets: Secrets) -> bool:
     return simulation_needed(_read(settings, secrets))
 
 
-async def connect(settings: Settings, secrets: Secrets, metrics: Metrics, simulated_base_url: str | None) -> Gateway:
+async def connect(
+    settings: Settings,
+    secrets: Secrets,
+    metrics: Metrics,
+    simulated_base_url: str | None,
+    tenants_keys: ProviderKeyRecords | None = None,
+) -> Gateway:
     """The gateway for the models file. No connection is made yet: ``Gateway.check`` does that.
 
-    ``simulated_base_url`` (ending in ``/v1``) is used where no provider is configured.
+    ``simulated_base_url`` (ending in ``/v1``) is used where no provider is configured. ``tenants_keys`` are the keys that
+    tenants have stored; without them, or without ``PARLEY_KEYS`` to open them, every call is made with the operator's.
     Raises ConfigError for a file that cannot work, and where there is no provider at all.
     """
     # The vendor's SDK takes seconds to import, and whoever only asks what is configured does without it.
+    from serve_app.keys.connect import open_keys
     from serve_app.models.gateway import Gateway
+    from serve_app.models.tenant_keys import StoredTenantKeys
 
     config = with_simulated(_read(settings, secrets), simulated_base_url)
     for name, reason in config.skipped.items():
@@ -36,7 +46,9 @@ async def connect(settings: Settings, secrets: Secrets, metrics: Metrics, simula
     keys = {
         provider.name: lookup(provider.api_key_env) if provider.api_key_env else None for provider in config.providers
     }
-    return Gateway(config, keys, metrics, settings.turn.max_response_bytes)
+    ring = open_keys(secrets)
+    own = StoredTenantKeys(tenants_keys, ring) if tenants_keys is not None and ring is not None else None
+    return Gateway(config, keys, metrics, settings.turn.max_response_bytes, own)
 
 
 def _read(settings: Settings, secrets: Secrets) -> ModelsConfig:

@@ -16,6 +16,7 @@ from serve_app.errors import InvalidInput, ParleyError
 from serve_app.models.config import AzureProviderConfig, ModelConfig, ModelsConfig, OpenAIProviderConfig
 from serve_app.models.openai_adapter import OpenAIAdapter
 from serve_app.models.port import TextSink
+from serve_app.models.tenant_keys import NoTenantKeys, TenantKeys
 from serve_app.telemetry import Metrics, logger
 
 _DISCOVERY_TIMEOUT_S = 5.0
@@ -47,10 +48,16 @@ class Gateway:
     """Implements ``ModelGateway``. One client per provider, made when it is first needed and kept until ``aclose``."""
 
     def __init__(
-        self, config: ModelsConfig, keys: Mapping[str, str | None], metrics: Metrics, max_response_bytes: int
+        self,
+        config: ModelsConfig,
+        keys: Mapping[str, str | None],
+        metrics: Metrics,
+        max_response_bytes: int,
+        tenant_keys: TenantKeys | None = None,
     ) -> None:
-        """``keys`` are the providers' credentials by provider name."""
+        """``keys`` are the providers' credentials by provider name; ``tenant_keys`` come before them."""
         self._config = config
+        self._tenant_keys = tenant_keys or NoTenantKeys()
         self._keys = keys
         self._metrics = metrics
         self._max_response_bytes = max_response_bytes
@@ -69,9 +76,8 @@ class Gateway:
         model = route.model
         outcome = "cancelled"
         try:
-            generation = await self._adapter(route.provider).generate(
-                request, on_text, model.id, model.upstream, model.max_output_tokens
-            )
+            adapter = await self._adapter_for(request.tenant_id, route.provider)
+            generation = await adapter.generate(request, on_text, model.id, model.upstream, model.max_output_tokens)
             outcome = "ok"
         except ParleyError as failure:
             outcome = failure.code
@@ -178,6 +184,12 @@ class Gateway:
         except ParleyError as failure:
             return ProviderState(name=name, ok=False, message=failure.message)
         return ProviderState(name=name, ok=True, message=f"Lists {len(listed)} models.", models=len(listed))
+
+    async def _adapter_for(self, tenant_id: str, provider: str) -> OpenAIAdapter:
+        """The provider by the tenant's own key, where it has one."""
+        adapter = self._adapter(provider)
+        key = await self._tenant_keys.find(tenant_id, provider)
+        return adapter if key is None else adapter.with_key(key)
 
     def _adapter(self, name: str) -> OpenAIAdapter:
         adapter = self._adapters.get(name)

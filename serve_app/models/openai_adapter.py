@@ -12,6 +12,7 @@ are repeated only while no text has been handed on. However a call ends, its res
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
 import time
 from collections.abc import AsyncIterator
@@ -48,10 +49,17 @@ class OpenAIAdapter:
         self.name = config.name
         self._config = config
         self._max_response_bytes = max_response_bytes
-        base_url = config.endpoint if isinstance(config, AzureProviderConfig) else config.base_url
-        self._failures = ProviderFailures(config.name, base_url, config.api_key_env, api_key)
-        self._client = make_client(config, base_url, api_key)
+        self._base_url = config.endpoint if isinstance(config, AzureProviderConfig) else config.base_url
+        self._failures = ProviderFailures(config.name, self._base_url, config.api_key_env, api_key)
+        self._client = make_client(config, self._base_url, api_key)
         self._random = random.Random()  # noqa: S311 - jitter
+
+    def with_key(self, api_key: str) -> OpenAIAdapter:
+        """The same provider by another key, on the same connections; they are closed with this one."""
+        other = copy.copy(self)
+        other._failures = ProviderFailures(self.name, self._base_url, "your tenant's own key", api_key)
+        other._client = self._client.with_options(api_key=api_key)
+        return other
 
     async def generate(
         self,

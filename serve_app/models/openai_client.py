@@ -15,6 +15,7 @@ ERROR_BODY_BYTES = 65_536
 _LIST_BODY_BYTES = 4_194_304
 _POOL_TIMEOUT_S = 10.0
 _KEEPALIVE_S = 15.0
+_NO_KEY = "none"
 
 
 def make_client(
@@ -47,7 +48,7 @@ def make_client(
         )
     return AsyncOpenAI(
         base_url=base_url,
-        api_key=api_key or "none",  # the SDK insists on one; without a key the header is taken off again
+        api_key=api_key or _NO_KEY,  # the SDK insists on one; without a key the header is taken off again
         max_retries=0,
         timeout=timeout,
         http_client=http_client,
@@ -83,7 +84,8 @@ async def _bound_body(response: httpx2.Response) -> None:
 
 
 async def _without_credential(request: httpx2.Request) -> None:
-    request.headers.pop("authorization", None)
+    if request.headers.get("authorization") == f"Bearer {_NO_KEY}":
+        del request.headers["authorization"]
 
 
 def _is_loopback(base_url: str) -> bool:

@@ -1,15 +1,15 @@
 """What a model is told of the files that go with a query: short texts quoted, everything else by name, kind and size.
 
-A file is somebody else's words. Its text stands between lines that carry a hash of it, so that no file can end its own
-quotation, and is announced as data. The message that is stored stays what the user wrote.
+A file is somebody else's words. Its text is quoted as such (``untrusted``) and announced as data. The message that is stored
+stays what the user wrote.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 
+from serve_app.domain.untrusted import quoted
 from serve_app.files.attachments import Attachment
 
 _ANNOUNCED = (
@@ -36,5 +36,4 @@ def _told(number: int, attachment: Attachment, contents: bool) -> list[str]:
     named = f"[File {number}: {json.dumps(file.name, ensure_ascii=False)}, {file.media_type}, {file.size_bytes} bytes"
     if text is None or not contents:
         return [f"{named}; its content is not shown]"]
-    mark = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return [f"{named}]", f"===== file {number} begins {mark}", text, f"===== file {number} ends {mark}"]
+    return [f"{named}]", quoted(f"file {number}", text)]

@@ -6,13 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 
+from serve_app.domain.conversation import ToolResultPart
 from serve_app.domain.generation import ModelMessage
 from serve_app.domain.identity import Principal
 from serve_app.domain.prompts import Prompt, PromptRequest
+from serve_app.domain.untrusted import NOTICE
 from serve_app.errors import Internal, NotFound, TooLarge
 from serve_app.files.attachments import Attachment, read_attachments
 from serve_app.files.port import FileStore
 from serve_app.prompting.attachments import query_with_files
+from serve_app.prompting.choices import chosen_settings
 from serve_app.prompting.library import PromptLibrary
 from serve_app.prompting.session import session_prompt
 from serve_app.prompting.template import PromptTemplate
@@ -81,6 +84,7 @@ class LocalPromptBuilder:
         await self._look_for_changes()
         attached = await self._attached(request.principal, request.attachments)
         template = self._choose(request)
+        choices = request.principal.terms.choices
         session = session_prompt(
             template,
             request.principal,
@@ -99,8 +103,8 @@ class LocalPromptBuilder:
         return Prompt(
             messages=window.messages,
             session_prompt=session,
-            settings=template.settings,
-            model_id=template.model_id,
+            settings=chosen_settings(template.settings, choices),
+            model_id=choices.model_id or template.model_id,
             input_tokens=window.input_tokens,
             dropped_messages=window.dropped_messages,
         )
@@ -108,13 +112,13 @@ class LocalPromptBuilder:
     def _fit(self, request: PromptRequest, template: PromptTemplate, system: str, query: str) -> Window:
         return fit(
             self._counter,
-            system=system,
+            system=f"{system}\n\n{NOTICE}" if _may_quote(request) else system,
             history=request.history,
             query=query,
             tools=request.tools,
             history_messages=self._history_messages,
             context_tokens=request.context_tokens,
-            max_output_tokens=template.settings.max_output_tokens,
+            max_output_tokens=chosen_settings(template.settings, request.principal.terms.choices).max_output_tokens,
         )
 
     async def _attached(self, principal: Principal, attachments: Sequence[str]) -> Sequence[Attachment]:
@@ -166,3 +170,14 @@ class LocalPromptBuilder:
 
     def _today(self) -> date:
         return self._clock().astimezone(UTC).date()
+
+
+def _may_quote(request: PromptRequest) -> bool:
+    """Whether others' words are in this prompt, or may come with a tool's result: what the model is told is then said once."""
+    return bool(request.attachments) or any(not tool.trusted for tool in request.tools) or _quotes(request)
+
+
+def _quotes(request: PromptRequest) -> bool:
+    return any(
+        isinstance(part, ToolResultPart) and part.untrusted for message in request.history for part in message.parts
+    )

@@ -15,6 +15,7 @@ from serve_app.domain.conversation import Message
 from serve_app.domain.generation import ModelMessage
 from serve_app.domain.tools import ToolSpec
 from serve_app.domain.transcript import transcript
+from serve_app.domain.untrusted import within_quotation
 from serve_app.errors import TooLarge
 from serve_app.prompting.tokens import PRIMING_TOKENS, TokenCounter, message_tokens, shortened, tool_tokens
 
@@ -127,8 +128,8 @@ def _fit_history(counter: TokenCounter, exchanges: list[_Exchange], budget: int)
 def _cut(counter: TokenCounter, message: ModelMessage) -> ModelMessage:
     if message.role != "tool":
         return message
-    content = shortened(counter, message.content, SHORT_RESULT_TOKENS, _CUT_NOTE)
-    if content is message.content:
+    content = within_quotation(message.content, lambda text: shortened(counter, text, SHORT_RESULT_TOKENS, _CUT_NOTE))
+    if content == message.content:
         return message
     return ModelMessage(role="tool", content=content, tool_call_id=message.tool_call_id)
 

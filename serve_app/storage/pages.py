@@ -45,7 +45,15 @@ class RecordCursor(Struct, frozen=True, array_like=True, tag="r"):
     record_id: str
 
 
-Cursor = ConversationCursor | MessageCursor | RecordCursor
+class UsageCursor(Struct, frozen=True, array_like=True, tag="u"):
+    """Behind the row of this place in the day (Unix microseconds, or 0 where the id alone orders) and id."""
+
+    day: str
+    at_us: _Number
+    row_id: str
+
+
+Cursor = ConversationCursor | MessageCursor | RecordCursor | UsageCursor
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER: msgspec.msgpack.Decoder[Cursor] = msgspec.msgpack.Decoder(Cursor)
@@ -61,7 +69,7 @@ def conversation_cursor(text: str | None, *, archived: bool) -> ConversationCurs
     if cursor is None:
         return None
     if not isinstance(cursor, ConversationCursor) or cursor.archived != archived:
-        raise _invalid_cursor()
+        raise invalid_cursor()
     return cursor
 
 
@@ -71,7 +79,7 @@ def message_cursor(text: str | None, *, descending: bool) -> MessageCursor | Non
     if cursor is None:
         return None
     if not isinstance(cursor, MessageCursor) or cursor.descending != descending:
-        raise _invalid_cursor()
+        raise invalid_cursor()
     return cursor
 
 
@@ -79,7 +87,17 @@ def record_cursor(text: str | None) -> RecordCursor | None:
     """Raises InvalidInput for a cursor that no listing of records made."""
     cursor = _decode(text)
     if cursor is not None and not isinstance(cursor, RecordCursor):
-        raise _invalid_cursor()
+        raise invalid_cursor()
+    return cursor
+
+
+def usage_cursor(text: str | None, *, day: str) -> UsageCursor | None:
+    """Raises InvalidInput for a cursor that no listing of that day made."""
+    cursor = _decode(text)
+    if cursor is None:
+        return None
+    if not isinstance(cursor, UsageCursor) or cursor.day != day:
+        raise invalid_cursor()
     return cursor
 
 
@@ -96,8 +114,8 @@ def _decode(text: str | None) -> Cursor | None:
     try:
         return _DECODER.decode(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
     except (ValueError, msgspec.DecodeError) as error:
-        raise _invalid_cursor() from error
+        raise invalid_cursor() from error
 
 
-def _invalid_cursor() -> InvalidInput:
+def invalid_cursor() -> InvalidInput:
     return InvalidInput("The cursor is not one this listing gave; start again without it.")

@@ -17,6 +17,7 @@ Neighbours: ``turns`` writes the log through it, ``ingress`` reads; ``deployment
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Protocol
 
 from serve_app.domain.conversation import Conversation, Message, Page, Reaction, SessionPrompt
@@ -34,6 +35,7 @@ from serve_app.domain.turns import (
     Turn,
     TurnClaim,
 )
+from serve_app.storage.transfer import UsageRow
 
 MAX_PAGE = 200
 """Largest page of a listing, and most records ``read_events`` returns per call times ten."""
@@ -200,7 +202,20 @@ class RecordStore(Protocol):
         """By id. Raises InvalidInput for a cursor this store did not make."""
 
 
-class Store(ConversationStore, TurnStore, RecordStore, Protocol):
+class UsageStore(Protocol):
+    """What has been consumed. Written as turns end, and kept when their conversations are deleted."""
+
+    async def list_usage(
+        self, tenant_id: str, day: date, *, cursor: str | None = None, limit: int = 50
+    ) -> Page[UsageRow]:
+        """The tenant's turns that ended on that day (UTC), each once, in an order of the store's own.
+
+        All of them once the day is over and what the store gathers has been written; before, some may be missing.
+        Raises InvalidInput for a cursor this store did not make for that day.
+        """
+
+
+class Store(ConversationStore, TurnStore, RecordStore, UsageStore, Protocol):
     """All of them, plus its own health and upkeep."""
 
     async def check(self) -> None:

@@ -8,7 +8,7 @@ that is why servers that are started as processes (``stdio``) exist only here. A
                   "headers": {"authorization": "Bearer ${CRM_TOKEN}"},
                   "description": "Accounts and contacts", "roles": ["sales"], "timeout_s": 20, "connect_timeout_s": 5,
                   "max_calls": 32, "allowed_tools": ["find_account"], "idempotent_tools": ["find_account"],
-                  "enabled": true},
+                  "private": true, "trusted": false, "side_effects": ["update_opportunity"], "enabled": true},
         "clock": {"type": "stdio", "command": "mcp-server-time", "args": [], "env": {}, "roles": ["*"]}}}
 
 ``${NAME}`` in any value is replaced; ``${NAME:-text}`` has a default and ``$${`` is a plain ``${``. Values may be
@@ -58,6 +58,10 @@ class _Server(BaseModel):
     """Only these tools (and those below them: ``files`` allows ``files.read``); None allows all."""
     idempotent_tools: tuple[Name, ...] = ()
     """Tools that may be run twice, named as in ``allowed_tools``."""
+    trusted: bool = False
+    """Whether what its tools answer is nobody else's text. Where it is not, it is marked for the model, and counts as read."""
+    side_effects: tuple[Name, ...] = ()
+    """Tools that change something, named as in ``allowed_tools``: a turn that has read others' text asks its user first."""
     enabled: bool = True
 
     def open_to(self, roles: Sequence[str]) -> bool:
@@ -70,6 +74,9 @@ class _Server(BaseModel):
     def is_idempotent(self, tool: str) -> bool:
         return _names(self.idempotent_tools, tool)
 
+    def changes_something(self, tool: str) -> bool:
+        return _names(self.side_effects, tool)
+
 
 class HttpServer(_Server):
     """A server reached over streamable HTTP."""
@@ -77,6 +84,8 @@ class HttpServer(_Server):
     type: Literal["streamable-http"] = "streamable-http"
     url: str = Field(repr=False)
     headers: dict[Name, str] = Field(default_factory=dict, repr=False)
+    private: bool = False
+    """Whether it may be at an address that is not public: on this machine, in a private network, behind a proxy."""
 
     @field_validator("url")
     @classmethod

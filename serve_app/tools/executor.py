@@ -25,6 +25,7 @@ from serve_app.tools.calls import CallFailed, CallLost, CallTimedOut, ServerBusy
 from serve_app.tools.config import ServerConfig
 from serve_app.tools.listing import OfferedTool
 from serve_app.tools.mcp_server import McpServer
+from serve_app.tools.pins import NoPins, Pins
 from serve_app.tools.results import bounded, result_value
 
 UNKNOWN_TOOL = "unknown"
@@ -34,26 +35,35 @@ REQUEST_ID = "parley.dev/request-id"
 """Keys of a call's ``_meta``, for servers that want to recognise a repeated call or to log where it came from."""
 MAX_TOOL_SETS = 256
 
+_Offered = tuple[tuple[str, ...], tuple[str, ...] | None, tuple[str, ...]]
+"""Names of open servers, and the tools that a principal's terms allow and deny."""
+
 _log = logger("tools")
 
 
 class _Answer(Struct, frozen=True):
-    """What came of a call: the metric's outcome and the result's ``ok`` and ``result``."""
+    """What came of a call: the metric's outcome, the result's ``ok`` and ``result``, and whether they are the server's words."""
 
     outcome: str
     ok: bool
     value: Any
+    said_by_server: bool = False
 
 
 class McpToolExecutor:
     """Implements ``ToolExecutor``. Made by ``connect``; ``aclose`` ends every session and process."""
 
-    def __init__(self, servers: Sequence[ServerConfig], settings: ToolSettings, metrics: Metrics) -> None:
+    def __init__(
+        self, servers: Sequence[ServerConfig], settings: ToolSettings, metrics: Metrics, pins: Pins | None = None
+    ) -> None:
+        """``pins`` say which tools may be used as they describe themselves now; without them all may."""
         self._settings = settings
         self._metrics = metrics
         slots = asyncio.Semaphore(settings.max_calls)
-        self._servers = {config.name: McpServer(config, settings, metrics, slots) for config in servers}
-        self._tool_sets: dict[tuple[str, ...], ToolSet] = {}
+        self._servers = {
+            config.name: McpServer(config, settings, metrics, slots, pins or NoPins()) for config in servers
+        }
+        self._tool_sets: dict[_Offered, ToolSet] = {}
         self._revision: tuple[int, ...] = ()
 
     async def start(self, wait_s: float) -> None:
@@ -78,10 +88,12 @@ class McpToolExecutor:
             self._tool_sets.clear()
             self._revision = revision
         open_servers = tuple(name for name, server in self._servers.items() if server.config.open_to(principal.roles))
-        found = self._tool_sets.get(open_servers)
+        key = (open_servers, principal.terms.tools, principal.terms.denied_tools)
+        found = self._tool_sets.get(key)
         if found is None:
-            found = _tool_set([tool for name in open_servers for tool in self._servers[name].offered])
-            self._tool_sets[open_servers] = found
+            offered = [tool for name in open_servers for tool in self._servers[name].offered]
+            found = _tool_set([tool for tool in offered if principal.may_use(tool.spec.name)])
+            self._tool_sets[key] = found
         return found
 
     async def call(
@@ -104,6 +116,7 @@ class McpToolExecutor:
             name=call.name,
             ok=answer.ok,
             result=answer.value,
+            untrusted=answer.said_by_server and server is not None and not server.config.trusted,
             duration_ms=round(duration_ms),
         )
 
@@ -124,7 +137,7 @@ class McpToolExecutor:
         request_id: str,
     ) -> _Answer:
         # A tool that one may not use and one that does not exist look alike: names are nobody else's business.
-        if server is None or not server.config.open_to(principal.roles):
+        if server is None or not server.config.open_to(principal.roles) or not principal.may_use(call.name):
             return _no_such_tool(call.name, "not_permitted" if tool is not None else "unknown_tool")
         if tool is None:
             if not server.known and server.state().state != "up":
@@ -170,7 +183,7 @@ class McpToolExecutor:
                 return _failed(error, server, tool, sent or isinstance(error, CallTimedOut), timeout_s)
             except MCPError as error:
                 said = bounded(error.message, min(1000, self._settings.max_result_bytes))
-                return _Answer("failed", False, f"The tool server {server.name} refused the call: {said}")
+                return _Answer("failed", False, f"The tool server {server.name} refused the call: {said}", True)
             except Exception as error:
                 # An answer that breaks the protocol or the tool's own output schema, or a defect of ours.
                 expected = isinstance(error, ValidationError | RuntimeError)
@@ -180,7 +193,7 @@ class McpToolExecutor:
                 )
             else:
                 value = result_value(answer, self._settings.max_result_bytes)
-                return _Answer("error" if answer.is_error else "ok", not answer.is_error, value)
+                return _Answer("error" if answer.is_error else "ok", not answer.is_error, value, True)
         raise AssertionError  # the last attempt returns
 
     def __repr__(self) -> str:

@@ -21,6 +21,7 @@ from serve_app.domain.tools import ToolSpec
 from serve_app.telemetry import logger
 from serve_app.tools.arguments import ArgumentCheck, UnusableSchema
 from serve_app.tools.config import ServerConfig
+from serve_app.tools.pins import ToolWords
 
 MAX_TOOLS = 256
 MAX_PAGES = 32
@@ -33,12 +34,15 @@ _log = logger("tools")
 
 @dataclass(frozen=True, slots=True)
 class OfferedTool:
-    """A tool as it is offered: its spec, its name at the server, its compiled schema and a digest of all it says."""
+    """A tool as it is offered: its spec, its name at the server, its compiled schema, a digest of all of it, and what it says of
+    itself, which is pinned.
+    """
 
     spec: ToolSpec
     remote_name: str
     check: ArgumentCheck
     digest: str
+    words: ToolWords
 
 
 class ToolList:
@@ -81,7 +85,7 @@ class ToolList:
                     await asyncio.sleep(0)  # compiling a schema takes milliseconds; calls go on between two
             except UnusableSchema as error:
                 left_out[tool.name[:96]] = str(error)
-        for name in {*(self._config.allowed_tools or ()), *self._config.idempotent_tools}:
+        for name in {*(self._config.allowed_tools or ()), *self._config.idempotent_tools, *self._config.side_effects}:
             if not any(tool == name or tool.startswith(f"{name}.") for tool in names):
                 left_out[name] = "mcpservers.json names it, but the server does not list it"
         self._warn(left_out)
@@ -105,16 +109,27 @@ def _offered(config: ServerConfig, listed: ListedTool, kept: Mapping[str, Offere
     if len(encoded) > MAX_SCHEMA_BYTES:
         raise UnusableSchema(f"its input schema is larger than {MAX_SCHEMA_BYTES} bytes")
     description = listed.description or listed.title or ""
+    words = ToolWords(name=f"{config.name}.{listed.name}", description=_told(description), input_schema=schema)
     if len(description) > MAX_DESCRIPTION_CHARS:
         description = f"{description[: MAX_DESCRIPTION_CHARS - 1]}…"
     spec = ToolSpec(
-        name=f"{config.name}.{listed.name}",
+        name=words.name,
         description=description,
         input_schema=schema,
         idempotent=config.is_idempotent(listed.name),
+        trusted=config.trusted,
+        side_effects=config.changes_something(listed.name),
     )
-    digest = hashlib.sha256(msgspec.json.encode([spec.name, description, spec.idempotent]) + encoded).hexdigest()
+    declared = [words.digest, spec.idempotent, spec.trusted, spec.side_effects]
+    digest = hashlib.sha256(msgspec.json.encode(declared)).hexdigest()
     same = kept.get(listed.name)
     if same is not None and same.digest == digest:
         return same
-    return OfferedTool(spec=spec, remote_name=listed.name, check=ArgumentCheck(schema), digest=digest)
+    return OfferedTool(spec=spec, remote_name=listed.name, check=ArgumentCheck(schema), digest=digest, words=words)
+
+
+def _told(description: str) -> str:
+    """A description as it is pinned: one that is too long by its beginning and a hash of all of it."""
+    if len(description) <= MAX_DESCRIPTION_CHARS:
+        return description
+    return f"{description[:MAX_DESCRIPTION_CHARS]}… [{hashlib.sha256(description.encode()).hexdigest()}]"

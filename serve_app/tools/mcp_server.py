@@ -24,15 +24,19 @@ from mcp.client.subscriptions import ListenNotSupportedError
 from mcp_types import CONNECTION_CLOSED, INVALID_REQUEST, CallToolResult, RequestParamsMeta
 
 from serve_app.domain.tools import ToolServerState
+from serve_app.errors import ParleyError
 from serve_app.settings import ToolSettings
 from serve_app.telemetry import Metrics, logger
 from serve_app.tools.calls import CallLost, CallTimedOut, ServerBusy, ServerDown, Slots
 from serve_app.tools.config import ServerConfig, StdioServer
 from serve_app.tools.listing import OfferedTool, ToolList
+from serve_app.tools.pins import Pins
 from serve_app.tools.session import HttpStatus, SessionEnded, open_client, reason
 
 MIN_RELIST_S = 0.1
 """Shortest time between two readings of a tool list, whatever the server announces."""
+PINS_LOOK_S = 5.0
+"""How often a server with tools in quarantine is looked at: they come back soon after they have been approved."""
 MAX_MISSES = 3
 """Readings in a row that may time out while calls still run, before the session is given up with them."""
 SESSION_NOT_FOUND = -32001
@@ -47,13 +51,22 @@ class McpServer:
     """One server: its state, its tools, and calls to it."""
 
     def __init__(
-        self, config: ServerConfig, settings: ToolSettings, metrics: Metrics, shared_slots: asyncio.Semaphore
+        self,
+        config: ServerConfig,
+        settings: ToolSettings,
+        metrics: Metrics,
+        shared_slots: asyncio.Semaphore,
+        pins: Pins,
     ) -> None:
         self.config = config
         self._settings = settings
         self._metrics = metrics
         self._timeout_s = config.connect_timeout_s or settings.connect_timeout_s
         self._list = ToolList(config)
+        self._pins = pins
+        self._held: frozenset[str] = frozenset()
+        self._usable: tuple[OfferedTool, ...] = ()
+        self._unjudged = False
         self._state: Literal["up", "down", "connecting"] = "connecting"
         self._error: str | None = None
         self._client: Client | None = None
@@ -76,13 +89,13 @@ class McpServer:
 
     @property
     def known(self) -> tuple[OfferedTool, ...]:
-        """The tools as last listed, whether or not the server is up."""
-        return self._list.tools
+        """The tools as last listed, whether or not the server is up; those in quarantine are not among them."""
+        return self._usable
 
     @property
     def offered(self) -> tuple[OfferedTool, ...]:
         """The tools that can be called now."""
-        return () if self._state == "down" else self._list.tools
+        return () if self._state == "down" else self._usable
 
     def state(self) -> ToolServerState:
         return ToolServerState(
@@ -92,6 +105,7 @@ class McpServer:
             roles=self.config.roles,
             tools=tuple(tool.spec.name for tool in self.offered),
             error=self._error,
+            quarantined=tuple(sorted(self._held)),
         )
 
     def start(self) -> None:
@@ -241,7 +255,7 @@ class McpServer:
         misses = 0
         while True:
             try:
-                async with asyncio.timeout(self._settings.refresh_s):
+                async with asyncio.timeout(self._look_s):
                     await self._wake.wait()
             except TimeoutError:
                 pass
@@ -266,7 +280,34 @@ class McpServer:
 
     async def _read_list(self, client: Client) -> bool:
         async with asyncio.timeout(self._timeout_s):
-            return await self._list.read(client)
+            changed = await self._list.read(client)
+        return await self._judge() or changed
+
+    async def _judge(self) -> bool:
+        """Finds out which of the listed tools may be used; True if that has changed.
+
+        While the store cannot say, those that were found good as they are stay in use, and others have to wait.
+        """
+        before = self._usable
+        listed = self._list.tools
+        try:
+            self._held = await self._pins.judge([tool.words for tool in listed])
+        except ParleyError as error:
+            _log.warning("pins_not_read", server=self.name, error=error.message)
+            good = {tool.digest for tool in self._usable}
+            self._usable = tuple(tool for tool in listed if tool.digest in good)
+            self._unjudged = len(self._usable) < len(listed)
+        else:
+            self._usable = tuple(tool for tool in listed if tool.spec.name not in self._held)
+            self._unjudged = False
+        self._metrics.gauge("parley_tools_quarantined", len(self._held), server=self.name)
+        return [tool.digest for tool in before] != [tool.digest for tool in self._usable]
+
+    @property
+    def _look_s(self) -> float:
+        """How soon the list is read again by itself: sooner while some tool waits to be judged or approved."""
+        soon = PINS_LOOK_S if self._held or self._unjudged else self._settings.refresh_s
+        return min(soon, self._settings.refresh_s)
 
     async def _listen(self, client: Client) -> None:
         """Follows the server's announcements where it makes any; a lost stream is also the first sign of its end."""

@@ -24,6 +24,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import METHOD_NOT_FOUND, Implementation, ToolListChangedNotification
 
 from serve_app.tools.config import HttpServer, ServerConfig, StdioServer
+from serve_app.tools.guarded_http import AddressRefused, GuardedTransport
 
 if TYPE_CHECKING:  # the SDK names these types in private modules only
     from mcp.client._transport import ReadStream, TransportStreams
@@ -104,19 +105,31 @@ def _http_client(config: HttpServer, connect_timeout_s: float, status: HttpStatu
             compressed = response.headers.get("content-encoding", "identity") != "identity"
             response.stream = _BoundedBody(response.stream, 0 if compressed else MAX_ANSWER_BYTES)
 
-    return httpx2.AsyncClient(
-        headers={"accept-encoding": "identity"} | config.headers,
-        timeout=httpx2.Timeout(connect_timeout_s, read=None),
+    limits = httpx2.Limits(
         # Calls whose caller gave up may still hold a connection; where that becomes too many, the session is replaced.
         # Idle ones go before the usual 5 s of servers: a request on a connection that just closes fails.
-        limits=httpx2.Limits(
-            max_connections=config.max_calls * 4 + 8,
-            max_keepalive_connections=config.max_calls,
-            keepalive_expiry=KEEPALIVE_S,
-        ),
-        event_hooks={"request": [on_request], "response": [on_response]},
-        trust_env=not config.is_loopback,  # a proxy for the outside world cannot reach this machine
+        max_connections=config.max_calls * 4 + 8,
+        max_keepalive_connections=config.max_calls,
+        keepalive_expiry=KEEPALIVE_S,
     )
+    return httpx2.AsyncClient(
+        transport=_transport(config, limits),
+        limits=limits,
+        headers={"accept-encoding": "identity"} | config.headers,
+        timeout=httpx2.Timeout(connect_timeout_s, read=None),
+        event_hooks={"request": [on_request], "response": [on_response]},
+    )
+
+
+def _transport(config: HttpServer, limits: httpx2.Limits) -> httpx2.AsyncBaseTransport | None:
+    """What makes the connections; None leaves it to the client, and to the proxy that the environment names.
+
+    Through a proxy nobody can say where a connection goes, so only private servers are reached through one, and those on
+    this machine are not: a proxy for the outside world cannot reach it. The SDK itself follows no redirect to elsewhere.
+    """
+    if config.private and not config.is_loopback:
+        return None
+    return GuardedTransport(httpx2.AsyncHTTPTransport(limits=limits), config.url, private=config.private)
 
 
 class _BoundedBody(httpx2.AsyncByteStream):
@@ -205,6 +218,11 @@ def reason(error: BaseException, config: ServerConfig, timeout_s: float, status:
     match error:
         case SessionEnded():
             words = f"{target}: {error}"
+        case AddressRefused():
+            words = (
+                f"{target} is not connected to: {error}; if the operator means it to be there, "
+                'its entry says "private": true'
+            )
         case httpx2.ConnectError():
             words = f"cannot connect to {target} ({_short(error)}); is the server running at this address?"
         case TimeoutError() | httpx2.TimeoutException():

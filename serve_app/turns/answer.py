@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from serve_app.domain.conversation import Message, MessageStatus, Part, TextPart, ToolCallPart, ToolResultPart
 from serve_app.domain.events import ToolFeedback
 from serve_app.domain.generation import Generation
 from serve_app.domain.tools import ToolResult
-from serve_app.domain.turns import StepRecord, Turn
+from serve_app.domain.turns import HeldCall, StepRecord, Turn
 from serve_app.domain.usage import Usage
 
 
 class Answer:
-    """Grows step by step. ``partial`` is text of a step that has not completed."""
+    """Grows step by step.
+
+    ``partial`` is text of a step that has not completed, ``untrusted`` where its model has read others' words.
+    """
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
         self.steps: list[StepRecord] = list(turn.steps)
         self.partial = ""
+        self.untrusted = False
 
     def record(self, step: StepRecord) -> None:
         """Adds a step, or replaces it where its tools have finished meanwhile."""
@@ -30,7 +35,7 @@ class Answer:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        tail = (TextPart(text=self.partial),) if self.partial else ()
+        tail = (TextPart(text=self.partial, untrusted=self.untrusted),) if self.partial else ()
         return tuple(part for step in self.steps for part in step.parts) + tail
 
     @property
@@ -76,16 +81,31 @@ class Answer:
 
 
 def step_record(
-    step: int, attempt: int, generation: Generation, last_seq: int, results: list[ToolResult], tools_ms: int = 0
+    step: int,
+    attempt: int,
+    generation: Generation,
+    last_seq: int,
+    results: Sequence[ToolResult],
+    *,
+    tools_ms: int = 0,
+    held: tuple[HeldCall, ...] = (),
+    waited_s: float = 0.0,
+    untrusted: bool = False,
 ) -> StepRecord:
-    """A checkpoint of a model call and as many of its tools' results as there are."""
-    text: tuple[Part, ...] = (TextPart(text=generation.text),) if generation.text else ()
+    """A checkpoint of a model call and as many of its tools' results as there are. ``untrusted`` is its text."""
+    text: tuple[Part, ...] = (TextPart(text=generation.text, untrusted=untrusted),) if generation.text else ()
     calls: tuple[Part, ...] = tuple(
         ToolCallPart(tool_call_id=call.tool_call_id, name=call.name, arguments=call.arguments or {})
         for call in generation.tool_calls
     )
     outcomes: tuple[Part, ...] = tuple(
-        ToolResultPart(tool_call_id=result.tool_call_id, name=result.name, ok=result.ok, result=result.result)
+        ToolResultPart(
+            tool_call_id=result.tool_call_id,
+            name=result.name,
+            ok=result.ok,
+            result=result.result,
+            untrusted=result.untrusted,
+        )
         for result in results
     )
     return StepRecord(
@@ -99,4 +119,6 @@ def step_record(
         model_ms=generation.duration_ms,
         first_delta_ms=generation.first_delta_ms,
         tools_ms=tools_ms,
+        held=held,
+        waited_s=waited_s,
     )

@@ -1,4 +1,4 @@
-"""The tool calls of one step: logged before they start, run in parallel, each result logged as it comes."""
+"""The tool calls of one step: approved where need be, logged before they start, run in parallel, results logged as they come."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from serve_app.domain.conversation import ToolResultPart
 from serve_app.domain.events import ToolFinished, ToolStarted
 from serve_app.domain.identity import Principal
 from serve_app.domain.tools import ToolCall, ToolResult
-from serve_app.domain.turns import StepRecord, Turn
+from serve_app.domain.turns import HeldCall, StepRecord, Turn
 from serve_app.errors import DeadlineExceeded, Internal, ParleyError, StageUnavailable
 from serve_app.settings import TurnSettings
 from serve_app.telemetry import logger
 from serve_app.tools.port import ToolExecutor
+from serve_app.turns.approvals import Approvals, not_run
+from serve_app.turns.clock import TurnClock
 from serve_app.turns.log import TurnLog
 
 MAX_TRIES = 3
@@ -28,35 +31,103 @@ UNKNOWN_OUTCOME = (
 log = logger("turns.calls")
 
 
-async def run_calls(
-    calls: Sequence[ToolCall],
-    *,
-    turn: Turn,
-    step: int,
-    principal: Principal,
-    tools: ToolExecutor,
-    idempotent: frozenset[str],
-    turn_log: TurnLog,
-    settings: TurnSettings,
-    checkpoint: Callable[[list[ToolResult]], None],
-) -> None:
-    """Runs the calls. ``checkpoint`` is given the results so far, in the order of the calls, with each that comes: what was
-    shown of a call and what the next owner knows of it are stored together.
+@dataclass(frozen=True, kw_only=True)
+class CallsContext:
+    """What the calls of a turn run with. ``idempotent`` names the tools that may be run again."""
 
-    ``idempotent`` names the tools that may be run again. The START of each call must be in the store before it runs, so
-    that after a crash nobody can think it did not.
+    turn: Turn
+    principal: Principal
+    tools: ToolExecutor
+    idempotent: frozenset[str]
+    turn_log: TurnLog
+    clock: TurnClock
+    approvals: Approvals
+    settings: TurnSettings
+
+
+class StepCalls:
+    """The calls of one step on their way to their results.
+
+        held ─► approved ─► START logged ─► runs ─► result
+          └──► declined or expired ────────────────► result
+
+    ``checkpoint`` is given what is known with each change: what was shown of a call and what the next owner knows of it are
+    stored together. The START of each call must be in the store before it runs, so that after a crash nobody can think it
+    did not. ``known`` are results of the step's other calls.
     """
-    limit = asyncio.Semaphore(settings.max_parallel_tools)
-    known: dict[int, ToolResult] = {}
 
-    async def one(position: int, call: ToolCall) -> None:
+    def __init__(
+        self,
+        context: CallsContext,
+        step: int,
+        *,
+        known: Sequence[ToolResult] = (),
+        held: Sequence[HeldCall] = (),
+        waited_s: float = 0.0,
+        checkpoint: Callable[[StepCalls], None],
+    ) -> None:
+        self._context = context
+        self._step = step
+        self._known = tuple(known)
+        self._results: dict[int, ToolResult] = {}
+        self._held = {one.tool_call_id: one for one in held}
+        self._asked_at = min((one.asked_at for one in held), default=0.0)
+        self._answered_s = waited_s
+        self._checkpoint = checkpoint
+        self._limit = asyncio.Semaphore(context.settings.max_parallel_tools)
+        self._at_work = 0
+        self._began = time.monotonic()
+
+    @property
+    def results(self) -> list[ToolResult]:
+        """What is known so far: the other calls' results, then these in the order of the calls."""
+        return [*self._known, *(self._results[position] for position in sorted(self._results))]
+
+    @property
+    def held(self) -> tuple[HeldCall, ...]:
+        """The calls that still wait."""
+        return tuple(self._held.values())
+
+    @property
+    def waited_s(self) -> float:
+        """How long calls have waited; while one does, how long it may."""
+        longest = max((one.expires_at for one in self._held.values()), default=0.0)
+        return max(self._answered_s, longest - self._asked_at if self._held else 0.0)
+
+    @property
+    def tools_ms(self) -> int:
+        """How long these calls have taken, without what they have waited for people."""
+        return max(0, round((time.monotonic() - self._began - self._answered_s) * 1000))
+
+    async def run(self, calls: Sequence[ToolCall]) -> None:
+        """Takes every call to its result, in parallel. Raises LeaseLost."""
+        self._at_work = len(calls)
+        held = dict(self._held)
+        asked = set(held)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for position, call in enumerate(calls):
+                    question = held.pop(call.tool_call_id, None)
+                    # One answer is for one call: another of the same id is not what the user has been shown.
+                    again = question is None and call.tool_call_id in asked
+                    group.create_task(self._one(position, call, question, again))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        finally:
+            self._context.turn_log.only_waits = False
+
+    async def _one(self, position: int, call: ToolCall, question: HeldCall | None, again: bool) -> None:
+        settings = self._context.settings
         if position >= settings.max_tool_calls:
-            result = _refusal(call, f"Not run: one step may call at most {settings.max_tool_calls} tools.")
+            result = refusal(call, f"Not run: one step may call at most {settings.max_tool_calls} tools.")
+        elif question is not None:
+            result = await self._when_approved(call, question)
+        elif again:
+            result = refusal(call, "Not run: another call of this step has the same id. Call it again by itself.")
         else:
-            async with limit:
-                tries = MAX_TRIES if call.name in idempotent else 1
-                result = await _run(call, turn, step, principal, tools, settings, tries)
-        turn_log.emit(
+            result = await self._run(call)
+        self._work(-1)
+        self._context.turn_log.emit(
             ToolFinished,
             tool_call_id=call.tool_call_id,
             name=call.name,
@@ -64,12 +135,30 @@ async def run_calls(
             result=result.result,
             duration_ms=result.duration_ms,
         )
-        known[position] = result
-        checkpoint([known[position] for position in sorted(known)])
+        self._results[position] = result
+        self._checkpoint(self)
 
-    async with asyncio.TaskGroup() as group:
-        for position, call in enumerate(calls):
-            group.create_task(one(position, call))
+    async def _when_approved(self, call: ToolCall, held: HeldCall) -> ToolResult:
+        self._work(-1)
+        record = await self._context.approvals.decision(held)
+        self._work(1)
+        del self._held[call.tool_call_id]
+        self._answered_s = max(self._answered_s, (record.answered_at or time.time()) - held.asked_at)
+        if not record.approved:
+            return refusal(call, not_run(record))
+        log_starts([call], self._context.turn_log)
+        self._checkpoint(self)
+        await self._context.turn_log.durable()
+        return await self._run(call)
+
+    def _work(self, more: int) -> None:
+        self._at_work += more
+        self._context.turn_log.only_waits = self._at_work == 0 and bool(self._held)
+
+    async def _run(self, call: ToolCall) -> ToolResult:
+        async with self._limit:
+            tries = MAX_TRIES if call.name in self._context.idempotent else 1
+            return await _run(call, self._step, self._context, tries)
 
 
 def log_starts(calls: Sequence[ToolCall], turn_log: TurnLog) -> None:
@@ -89,7 +178,9 @@ def unfinished_calls(record: StepRecord) -> list[ToolCall]:
 def known_results(record: StepRecord) -> list[ToolResult]:
     """The results a checkpoint has."""
     return [
-        ToolResult(tool_call_id=part.tool_call_id, name=part.name, ok=part.ok, result=part.result)
+        ToolResult(
+            tool_call_id=part.tool_call_id, name=part.name, ok=part.ok, result=part.result, untrusted=part.untrusted
+        )
         for part in record.parts
         if isinstance(part, ToolResultPart)
     ]
@@ -97,7 +188,7 @@ def known_results(record: StepRecord) -> list[ToolResult]:
 
 def unknown_outcome(call: ToolCall, turn_log: TurnLog) -> ToolResult:
     """What model and user are told about a call that may or may not have run before a crash."""
-    result = _refusal(call, UNKNOWN_OUTCOME)
+    result = refusal(call, UNKNOWN_OUTCOME)
     turn_log.emit(
         ToolFinished,
         tool_call_id=call.tool_call_id,
@@ -109,34 +200,30 @@ def unknown_outcome(call: ToolCall, turn_log: TurnLog) -> ToolResult:
     return result
 
 
-async def _run(
-    call: ToolCall,
-    turn: Turn,
-    step: int,
-    principal: Principal,
-    tools: ToolExecutor,
-    settings: TurnSettings,
-    tries: int,
-) -> ToolResult:
+async def _run(call: ToolCall, step: int, context: CallsContext, tries: int) -> ToolResult:
     """A call, again with the same key where its stage died and it may be; the model goes on without what failed."""
+    turn = context.turn
     key = hashlib.sha256(f"{turn.key.turn_id}\n{step}\n{call.tool_call_id}".encode()).hexdigest()[:32]
-    deadline = min(turn.deadline, time.time() + settings.tool_timeout_s)
+    deadline = min(context.clock.due, time.time() + context.settings.tool_timeout_s)
     while True:
         tries -= 1
         try:
-            return await tools.call(call, principal, deadline=deadline, idempotency_key=key, request_id=turn.request_id)
+            return await context.tools.call(
+                call, context.principal, deadline=deadline, idempotency_key=key, request_id=turn.request_id
+            )
         except StageUnavailable as error:
             if tries <= 0:
                 log.warning("tool_outcome_unknown", turn=turn.key.turn_id, tool=call.name, error=error.message)
-                return _refusal(call, UNKNOWN_OUTCOME)
+                return refusal(call, UNKNOWN_OUTCOME)
             log.info("tool_run_again", turn=turn.key.turn_id, tool=call.name)
             await asyncio.sleep(AGAIN_S)
         except (DeadlineExceeded, Internal) as error:
             log.warning("tool_outcome_unknown", turn=turn.key.turn_id, tool=call.name, error=error.message)
-            return _refusal(call, UNKNOWN_OUTCOME)
+            return refusal(call, UNKNOWN_OUTCOME)
         except ParleyError as error:
-            return _refusal(call, f"The tool could not be run: {error.message}")
+            return refusal(call, f"The tool could not be run: {error.message}")
 
 
-def _refusal(call: ToolCall, sentence: str) -> ToolResult:
+def refusal(call: ToolCall, sentence: str) -> ToolResult:
+    """A result in our own words, of a call that has not run or of which nothing is known."""
     return ToolResult(tool_call_id=call.tool_call_id, name=call.name, ok=False, result=sentence)

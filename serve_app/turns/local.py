@@ -39,6 +39,9 @@ class LocalTurns:
     async def hint_cancel(self, key: TurnKey, owner: Owner) -> None:  # noqa: ARG002
         self._stage.hint_cancel(key.turn_id)
 
+    async def hint_answer(self, key: TurnKey, owner: Owner) -> None:  # noqa: ARG002
+        self._stage.hint_answer(key.turn_id)
+
     def _begin(self, running: Coroutine[Any, Any, bool]) -> None:
         # A fresh context and no reference from the caller: the turn outlives whoever asked for it.
         task = asyncio.create_task(running, context=contextvars.Context())

@@ -45,6 +45,10 @@ class TurnLog:
         self.attempt = max(1, turn.attempts)
         self.cancelled = asyncio.Event()
         self.lost = asyncio.Event()
+        self.answered = asyncio.Event()
+        """Set once, when the next answer to a question of the turn may be there; another takes its place."""
+        self.only_waits = False
+        """Whether all that is left to do now is to wait for somebody's answer."""
         self.closed = False
         self.last_append = 0.0
         """When the lease was last renewed, on the loop's clock. Kept by the writer."""
@@ -119,6 +123,11 @@ class TurnLog:
     def keep_prompt(self, prompt: SessionPrompt) -> None:
         """Stores the conversation's renewed system prompt with the next append."""
         self._session_prompt = prompt
+
+    def hear_answer(self) -> None:
+        """An answer to a question of the turn is stored: whoever waits for one looks."""
+        self.answered.set()
+        self.answered = asyncio.Event()
 
     async def finish(self, event: type[TerminalEvent], finish: FinishTurn, **fields: Any) -> None:
         """Ends the turn: terminal event, message and usage in one transaction. Returns when they are stored.

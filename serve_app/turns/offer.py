@@ -18,23 +18,25 @@ from serve_app.tools.port import ToolExecutor
 K = TypeVar("K")
 V = TypeVar("V")
 
+_Holder = tuple[str, tuple[str, ...], tuple[str, ...] | None, tuple[str, ...]]
+
 MAX_REMEMBERED = 256
 CATALOG_TTL_S = 30.0
 """Models change with a deployment of their configuration."""
 
 
 class Offer:
-    """Tool sets by tenant and roles, at most ``ttl_s`` old, and the catalogue, at most ``CATALOG_TTL_S``."""
+    """Tool sets by tenant, roles and terms, at most ``ttl_s`` old, and the catalogue, at most ``CATALOG_TTL_S``."""
 
     def __init__(self, tools: ToolExecutor, models: ModelGateway, ttl_s: float) -> None:
         self._tools = tools
         self._models = models
-        self._tool_sets: _Remembered[tuple[str, tuple[str, ...]], ToolSet] = _Remembered(ttl_s)
+        self._tool_sets: _Remembered[_Holder, ToolSet] = _Remembered(ttl_s)
         self._catalogs: _Remembered[None, ModelCatalog] = _Remembered(CATALOG_TTL_S)
 
     async def tools_for(self, principal: Principal) -> ToolSet:
-        # Tools depend on tenant and roles alone, so users who share them share an entry.
-        key = (principal.tenant_id, principal.roles)
+        # Users who share all that tools depend on share an entry.
+        key = (principal.tenant_id, principal.roles, principal.terms.tools, principal.terms.denied_tools)
         return await self._tool_sets.get(key, lambda: self._tools.tools_for(principal))
 
     async def context_tokens(self, model_id: str | None) -> int:

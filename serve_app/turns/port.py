@@ -57,3 +57,6 @@ class Turns(Protocol):
 
     async def hint_cancel(self, key: TurnKey, owner: Owner) -> None:
         """Tells the owner that a cancel has been requested in the store, so that it need not wait for its next append."""
+
+    async def hint_answer(self, key: TurnKey, owner: Owner) -> None:
+        """Tells the owner that a question of the turn has its answer in the store, so that it need not wait for its next look."""

@@ -12,6 +12,7 @@ from serve_app.prompting.port import PromptBuilder
 from serve_app.settings import TurnSettings
 from serve_app.telemetry import Metrics
 from serve_app.tools.port import ToolExecutor
+from serve_app.turns.approval_records import ApprovalRecords
 from serve_app.turns.log import TurnLog
 from serve_app.turns.offer import Offer
 from serve_app.turns.steps import Neighbours, Outcome, TurnRun
@@ -27,12 +28,19 @@ class TurnRunner:
         models: ModelGateway,
         tools: ToolExecutor,
         offer: Offer,
+        approvals: ApprovalRecords,
         turn: TurnSettings,
         metrics: Metrics,
     ) -> None:
         self._settings = turn
         self._stages = Neighbours(
-            prompts=prompts, models=models, tools=tools, offer=offer, settings=turn, metrics=metrics
+            prompts=prompts,
+            models=models,
+            tools=tools,
+            offer=offer,
+            approvals=approvals,
+            settings=turn,
+            metrics=metrics,
         )
 
     async def run(self, claim: TurnClaim, turn_log: TurnLog, partial: str | None = None) -> Outcome:
@@ -50,11 +58,7 @@ class TurnRunner:
         work = asyncio.create_task(run.steps(), name=f"turn {claim.turn.key.turn_id}")
         stop = asyncio.create_task(_interrupted(turn_log))
         try:
-            await asyncio.wait(
-                {work, stop},
-                timeout=max(0.0, claim.turn.deadline - time.time()),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            await run.clock.run_out(work, stop)
             if work.done():
                 return await run.conclude(work.exception())
             stopped = stop.done()
@@ -74,7 +78,7 @@ class TurnRunner:
 
     def has_only_to_end(self, turn: Turn) -> bool:
         """Whether a turn just claimed is not to be gone on with: it was cancelled, out of time, or what its owners die of."""
-        return turn.cancel_requested or time.time() >= turn.deadline or turn.attempts > self._settings.max_attempts
+        return turn.cancel_requested or time.time() >= turn.due or turn.attempts > self._settings.max_attempts
 
 
 async def _interrupted(turn_log: TurnLog) -> None:

@@ -21,6 +21,7 @@ from serve_app.settings import Settings
 from serve_app.storage.port import Store
 from serve_app.telemetry import Metrics, logger
 from serve_app.tools.port import ToolExecutor
+from serve_app.turns.approval_records import ApprovalRecords
 from serve_app.turns.log import AHEAD
 from serve_app.turns.offer import Offer
 from serve_app.turns.runner import TurnRunner
@@ -65,10 +66,12 @@ class TurnsStage:
             models=models,
             tools=tools,
             offer=Offer(tools, models, settings.turn.offer_ttl_s),
+            approvals=ApprovalRecords(store),
             turn=settings.turn,
             metrics=metrics,
         )
         self._running: set[str] = set()
+        self._draining = False
         self._beside: set[asyncio.Task[Any]] = set()
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -88,6 +91,17 @@ class TurnsStage:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._writer.stop()
+
+    def drain(self) -> None:
+        """This replica is to go: turns that only wait for their users are left to be taken over, now and from now on.
+
+        They may wait far longer than a replica is given to end; the others end here.
+        """
+        self._draining = True
+        for turn_log in self._writer.all:
+            if turn_log.only_waits:
+                log.info("turn_left_to_wait", turn=turn_log.key.turn_id)
+                turn_log.lose()
 
     async def run_turn(
         self, key: TurnKey, follower: Follower | None = None, after_seq: int = 1, *, dead: Sequence[str] = ()
@@ -128,6 +142,12 @@ class TurnsStage:
         turn_log = self._writer.get(turn_id)
         if turn_log is not None:
             turn_log.cancelled.set()
+
+    def hint_answer(self, turn_id: str) -> None:
+        """A question of this turn has been answered, and the answer is stored: look now."""
+        turn_log = self._writer.get(turn_id)
+        if turn_log is not None:
+            turn_log.hear_answer()
 
     def _attach(self, turn_id: str, follower: Follower | None, after_seq: int) -> None:
         if follower is not None:
@@ -219,6 +239,9 @@ class TurnsStage:
         while True:
             # Replicas sweep at different moments, or they would race for the same turns each time.
             await asyncio.sleep(interval_s * random.uniform(0.7, 1.3))  # noqa: S311 - jitter, not a secret
+            if self._draining:
+                self.drain()
+                continue
             room = self._settings.turn.max_running - len(self._running)
             if room <= 0:
                 continue

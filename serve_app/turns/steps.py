@@ -3,6 +3,7 @@
     claim ─► prompt ─► step 0: model call ─► no tool calls ─────────────► chat_response
                           │                                                  ▲
                           └─ tool calls ─► run in parallel ─► step n+1 ──────┘     (at most ``max_steps`` model calls)
+                                 └─ waits for approval, where a tool changes something and others' words have been read
 
     any time: cancel requested ─► turn.cancelled · failure or deadline ─► turn.failed · lease lost ─► nothing more
 
@@ -25,9 +26,9 @@ from serve_app.domain.conversation import MessageStatus
 from serve_app.domain.events import ChatResponse, StepReset, TerminalEvent, TurnCancelled, TurnFailed
 from serve_app.domain.generation import Generation, ModelMessage, ModelRequest
 from serve_app.domain.prompts import Prompt, PromptRequest
-from serve_app.domain.tools import ToolCall, ToolResult, ToolSpec
+from serve_app.domain.tools import ToolSpec
 from serve_app.domain.transcript import step_messages
-from serve_app.domain.turns import FinishTurn, StepRecord, Turn, TurnClaim, TurnState
+from serve_app.domain.turns import FinishTurn, Turn, TurnClaim, TurnState
 from serve_app.errors import DeadlineExceeded, Internal, LeaseLost, ParleyError, StageUnavailable, UpstreamFailed
 from serve_app.models.port import ModelGateway
 from serve_app.patience import patiently
@@ -35,10 +36,16 @@ from serve_app.prompting.port import PromptBuilder
 from serve_app.settings import TurnSettings
 from serve_app.telemetry import Metrics, logger
 from serve_app.tools.port import ToolExecutor
-from serve_app.turns.answer import Answer, step_record
-from serve_app.turns.calls import known_results, log_starts, run_calls, unfinished_calls, unknown_outcome
+from serve_app.turns.answer import Answer
+from serve_app.turns.approval_records import ApprovalRecords
+from serve_app.turns.approvals import Approvals
+from serve_app.turns.calls import (
+    unfinished_calls,
+)
+from serve_app.turns.clock import TurnClock
 from serve_app.turns.log import TurnLog
 from serve_app.turns.offer import Offer
+from serve_app.turns.tool_steps import ToolSteps
 
 log = logger("turns.steps")
 
@@ -53,6 +60,7 @@ class Neighbours:
     models: ModelGateway
     tools: ToolExecutor
     offer: Offer
+    approvals: ApprovalRecords
     settings: TurnSettings
     metrics: Metrics
 
@@ -72,13 +80,26 @@ class TurnRun:
         self._first_delta_ms: int | None = None
         self._response_bytes = 0
         self._claimed = time.time()
-        self._idempotent: frozenset[str] = frozenset()
+        self.clock = TurnClock(claim.turn.due)
+        self._tool_steps = ToolSteps(
+            claim,
+            turn_log,
+            self._answer,
+            self.clock,
+            tools=stages.tools,
+            approvals=Approvals(
+                stages.approvals, claim.turn, turn_log, self._settings.approval_timeout_s, stages.metrics
+            ),
+            settings=self._settings,
+            metrics=stages.metrics,
+        )
 
     async def end_at_once(self, partial: str) -> Outcome:
         """Ends a turn that has only to be ended, with the text there is."""
         if self._void_what_is_lost() and partial:
             self._log.text([partial])  # of what the next event says is the answer, clients must have been shown all
         self._answer.partial = partial
+        self._answer.untrusted = bool(self._tool_steps.foreign_sources())
         if self._turn.cancel_requested:
             return await self.cancelled()
         if self._turn.attempts > self._settings.max_attempts:
@@ -92,10 +113,10 @@ class TurnRun:
     async def steps(self) -> None:
         """The loop. Returns when the answer is complete; raises ParleyError when it cannot be."""
         tool_set = await patiently(lambda: self._stages.offer.tools_for(self._turn.principal))
-        self._idempotent = frozenset(spec.name for spec in tool_set.tools if spec.idempotent)
+        self._tool_steps.offer(tool_set.tools)
         prompt = await patiently(lambda: self._prompt(tool_set.tools))
         messages = list(prompt.messages)
-        await self._finish_calls()
+        await self._tool_steps.finish_calls()
         for record in self._answer.steps:
             messages.extend(step_messages(record.parts))
         if self._answer.steps and self._answer.steps[-1].finish_reason != "tool_calls":
@@ -107,9 +128,11 @@ class TurnRun:
             if last or not generation.tool_calls:
                 self._finish_reason = "stop" if generation.finish_reason == "tool_calls" else generation.finish_reason
                 # As an answer that is complete: calls that are not made would send the next owner after them.
-                self._checkpoint(step, replace(generation, finish_reason=self._finish_reason, tool_calls=()), [])
+                self._tool_steps.checkpoint(
+                    step, replace(generation, finish_reason=self._finish_reason, tool_calls=()), []
+                )
                 return
-            record = await self._call_tools(step, generation)
+            record = await self._tool_steps.call_tools(step, generation)
             messages.extend(step_messages(record.parts))
 
     async def _prompt(self, tools: tuple[ToolSpec, ...]) -> Prompt:
@@ -123,7 +146,9 @@ class TurnRun:
                 history=self._claim.history,
                 tools=tools,
                 kept=kept,
-                context_tokens=await self._stages.offer.context_tokens(self._turn.query.model_id),
+                context_tokens=await self._stages.offer.context_tokens(
+                    self._turn.query.model_id or self._turn.principal.terms.choices.model_id
+                ),
             )
         )
         if prompt.session_prompt != kept:
@@ -157,21 +182,6 @@ class TurnRun:
             self._log.emit(StepReset, step=step)
         return True
 
-    async def _finish_calls(self) -> None:
-        """Calls that had started when their owner died: run again if declared idempotent, else their outcome is unknown."""
-        record = self._answer.steps[-1] if self._answer.steps else None
-        waiting = unfinished_calls(record) if record else []
-        if record is None or not waiting:
-            return
-        self._log.begin_step(record.step, record.attempt)
-        generation = _generation_of(record)
-        results = known_results(record)
-        results += [unknown_outcome(call, self._log) for call in waiting if call.name not in self._idempotent]
-        self._checkpoint(record.step, generation, results)  # with what was told of them: nobody is told twice
-        again = [call for call in waiting if call.name in self._idempotent]
-        if again:
-            await self._run_calls(record.step, generation, again, results)
-
     async def _generate(
         self, step: int, prompt: Prompt, messages: list[ModelMessage], tools: tuple[ToolSpec, ...]
     ) -> Generation:
@@ -180,6 +190,7 @@ class TurnRun:
         while True:
             self._log.begin_step(step, attempt)
             self._answer.partial = ""
+            self._answer.untrusted = bool(self._tool_steps.foreign_sources(before_step=step))
             if attempt > 1:
                 await self._log.durable()  # counted before it is made: it may be what owners die of
             try:
@@ -214,7 +225,7 @@ class TurnRun:
             shown.extend(pieces)
             self._log.text(pieces)
 
-        deadline = min(self._turn.deadline, time.time() + self._settings.model_timeout_s)
+        deadline = min(self.clock.due, time.time() + self._settings.model_timeout_s)
         try:
             return await self._stages.models.generate(
                 ModelRequest(
@@ -231,46 +242,6 @@ class TurnRun:
             )
         finally:
             self._answer.partial = "".join(shown)
-
-    async def _call_tools(self, step: int, generation: Generation) -> StepRecord:
-        log_starts(generation.tool_calls, self._log)
-        self._checkpoint(step, generation, [])
-        await self._log.durable()
-        await self._run_calls(step, generation, generation.tool_calls, [])
-        record = self._answer.steps[-1]
-        self._stages.metrics.observe("parley_stage_ms", record.tools_ms, stage="tool_executor")
-        return record
-
-    async def _run_calls(
-        self, step: int, generation: Generation, calls: Sequence[ToolCall], known: list[ToolResult]
-    ) -> None:
-        """Runs ``calls``; each result is a checkpoint as it comes. ``known`` are those of the step's other calls."""
-        began = time.monotonic()
-
-        def checkpoint(results: list[ToolResult]) -> None:
-            self._checkpoint(step, generation, [*known, *results], _ms(began))
-
-        await run_calls(
-            calls,
-            turn=self._turn,
-            step=step,
-            principal=self._turn.principal,
-            tools=self._stages.tools,
-            idempotent=self._idempotent,
-            turn_log=self._log,
-            settings=self._settings,
-            checkpoint=checkpoint,
-        )
-
-    def _checkpoint(
-        self, step: int, generation: Generation, results: list[ToolResult], tools_ms: int = 0
-    ) -> StepRecord:
-        """Makes a step with as many results as there are durable, and a part of the answer."""
-        self._log.close_text()  # or its last seq would be before what it has shown
-        record = step_record(step, self._log.attempt, generation, self._log.last_seq, results, tools_ms)
-        self._log.checkpoint(record)
-        self._answer.record(record)
-        return record
 
     async def conclude(self, error: BaseException | None) -> Outcome:
         """Writes the terminal event of an answer or of a failure."""
@@ -317,6 +288,8 @@ class TurnRun:
             "tools": sum(step.tools_ms for step in self._answer.steps),
             "total": total_ms,
         }
+        if waited_s := sum(step.waited_s for step in self._answer.steps):
+            timings["approval"] = round(waited_s * 1000)
         if self._first_delta_ms is not None:
             timings["first_delta"] = self._first_delta_ms
         finish = FinishTurn(
@@ -329,20 +302,6 @@ class TurnRun:
         await self._log.finish(event, finish, **fields)
         self._stages.metrics.count("parley_turns_total", outcome=state)
         self._stages.metrics.observe("parley_turn_ms", total_ms, outcome=state)
-
-
-def _generation_of(record: StepRecord) -> Generation:
-    """A checkpoint's model call, for making its record again with more results."""
-    message = step_messages(record.parts)[0]
-    return Generation(
-        model_id=record.model_id,
-        finish_reason="tool_calls",
-        text=message.content,
-        tool_calls=message.tool_calls,
-        usage=record.usage,
-        first_delta_ms=record.first_delta_ms,
-        duration_ms=record.model_ms,
-    )
 
 
 def _ms(began: float) -> int:

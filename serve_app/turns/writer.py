@@ -107,6 +107,11 @@ class LogWriter:
         self._logs[turn.key.turn_id] = turn_log
         return turn_log
 
+    @property
+    def all(self) -> list[TurnLog]:
+        """The logs of the turns that run here."""
+        return list(self._logs.values())
+
     def get(self, turn_id: str) -> TurnLog | None:
         return self._logs.get(turn_id)
 

@@ -5,7 +5,8 @@ import { copyButton } from "./clipboard.js";
 import { h, icon } from "./dom.js";
 import { headingOf } from "./failures.js";
 import { MarkdownStream, renderMarkdown } from "./markdown.js";
-import { ToolCallView, toolLabel } from "./toolcall.js";
+import { ToolCallView } from "./toolcall.js";
+import { toolLabel } from "./toolparts.js";
 
 /** Rendering takes at most a fifth of the time, however long the open block is. */
 const RENDER_SHARE = 5;
@@ -60,7 +61,13 @@ export class AnswerView {
     const view = new ToolCallView(call);
     this.#parts.push({ element: view.element, tool: view });
     this.#body.append(view.element);
-    say(`Running ${toolLabel(call.name).tool}.`);
+    if (!call.approval) say(`Running ${toolLabel(call.name).tool}.`);
+    this.#onChange();
+  }
+
+  /** A call that waited has been approved. */
+  startTool(index) {
+    this.#parts[index].tool.approved();
     this.#onChange();
   }
 

@@ -1,7 +1,7 @@
 /** The HTTP routes the page uses. Every failure is a Problem. */
 
+import { problemOf } from "./credentials.js";
 import { Problem } from "./failures.js";
-import { credentials } from "./identity.js";
 import { newId } from "./live.js";
 
 const TIMEOUT_MS = 20_000;
@@ -9,10 +9,15 @@ const PAGE = 30;
 const MESSAGES = 50;
 
 export class Api {
-  #headers;
+  #credentials;
 
-  constructor(identity) {
-    this.#headers = credentials(identity);
+  constructor(credentials) {
+    this.#credentials = credentials;
+  }
+
+  /** Who one is to the server: {user_id, tenant_id, roles, …}. */
+  authz() {
+    return this.#request("GET", "/api/authz");
   }
 
   capabilities() {
@@ -48,6 +53,11 @@ export class Api {
   /** `reaction` is "up", "down" or null. */
   react(id, messageId, reaction) {
     return this.#request("PATCH", `${conversationPath(id)}/messages/${encodeURIComponent(messageId)}`, { reaction });
+  }
+
+  /** Answers the question of a tool call. */
+  answer(approvalId, approved) {
+    return this.#request("POST", `/api/approvals/${encodeURIComponent(approvalId)}`, { approved });
   }
 
   /** A turn: {state, waits, …}. */
@@ -87,7 +97,7 @@ export class Api {
 
   /** A response that is well. */
   async #send(method, path, body) {
-    const headers = { ...this.#headers, accept: "application/json" };
+    const headers = { ...(await this.#credentials.headers()), accept: "application/json" };
     if (body !== undefined) headers["content-type"] = "application/json";
     let response;
     try {
@@ -105,13 +115,6 @@ export class Api {
     if (!response.ok) throw await problemOf(response);
     return response;
   }
-}
-
-async function problemOf(response) {
-  const body = await response.json().catch(() => ({}));
-  const code = typeof body.code === "string" ? body.code : "internal";
-  const message = typeof body.detail === "string" ? body.detail : `The server answered ${response.status}.`;
-  return new Problem(code, message, body.retryable === true || response.status >= 500, response.status);
 }
 
 function conversationPath(id) {

@@ -6,17 +6,23 @@ import { themeButton } from "./appearance.js";
 import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
 import { archiveToggle, Conversations } from "./conversations.js";
+import { DevelopmentCredentials, resume, sessionEnded, signInMode } from "./credentials.js";
 import { byId } from "./dom.js";
 import { Drawer } from "./drawer.js";
 import { loadIdentity, saveIdentity } from "./identity.js";
+import { showLogin } from "./login.js";
 import { ModelPicker } from "./models.js";
 import { showSignIn } from "./signin.js";
 import { ConnectionBanner, showNotice } from "./status.js";
+import { recall, remember } from "./storage.js";
 import { Thread } from "./thread.js";
 import { emptyState, Toolbox } from "./toolbox.js";
 
 const NEW_TITLE = "New conversation";
 const STALE_MS = 30_000;
+const AGAIN_MS = 3_000;
+const LAST_USER = "last-user";
+const NOT_ENDED = "The server could not be reached, so your session goes on there. Sign in and out again to end it.";
 
 const thread = new Thread(byId("scroller"), byId("messages"), byId("jump"));
 const toolbox = new Toolbox(byId("tools-button"), byId("tools-panel"));
@@ -34,20 +40,22 @@ const composer = new Composer(
   { send: (text) => session?.chat.ask(text) ?? false, stop: () => session?.chat.cancel() },
 );
 
-/** All that belongs to one signed-in user: {identity, api, chat, conversations}; null while nobody is. */
+/** All that belongs to one signed-in user: {identity, credentials, api, chat, conversations}; null while nobody is. */
 let session = null;
+/** How one signs in here; see `signInMode`. */
+let mode = "development";
 let listReadAt = 0;
 let mayQueue = false;
 
-function signIn(identity) {
-  saveIdentity(identity);
-  const api = new Api(identity);
+function signIn(identity, credentials = new DevelopmentCredentials(identity)) {
+  if (mode === "development") saveIdentity(identity);
+  const api = new Api(credentials);
   const conversations = new Conversations(api, byId("conversations"), {
     gone: (id) => id === session.chat.conversationId && goTo(null),
     changed: showTitle,
   });
   const chat = new Chat({
-    identity,
+    credentials,
     api,
     thread,
     composer,
@@ -68,7 +76,7 @@ function signIn(identity) {
       queues: () => mayQueue,
     },
   });
-  session = { identity, api, chat, conversations };
+  session = { identity, credentials, api, chat, conversations };
   showUser(identity);
   archiveToggle(byId("archived"), conversations);
   chat.start();
@@ -87,6 +95,10 @@ function signOut() {
 
 /** Asks who is there; `message` says why, `cancel` leads back. */
 function askWho(message, cancel) {
+  if (mode !== "development") {
+    showLogin({ mode, message, done: enter });
+    return;
+  }
   showSignIn({
     current: loadIdentity(),
     message,
@@ -102,6 +114,26 @@ function askWho(message, cancel) {
       signIn(identity);
     },
   });
+}
+
+/** With credentials the server says who one is. */
+async function enter(credentials) {
+  try {
+    const { user_id: user, tenant_id: tenant, roles } = await new Api(credentials).authz();
+    const before = recall(LAST_USER);
+    if (before !== null && before !== `${tenant}/${user}`) history.replaceState(null, "", addressOf(null));
+    remember(LAST_USER, `${tenant}/${user}`);
+    byId("app").hidden = false;
+    signIn({ user, tenant, roles }, credentials);
+  } catch (problem) {
+    if (mode !== "accounts" || problem.status === 401 || problem.status === 403) {
+      askWho(problem.message, null);
+      return;
+    }
+    byId("app").hidden = true;
+    toast(problem.message);
+    setTimeout(() => enter(credentials), AGAIN_MS);
+  }
 }
 
 async function readCapabilities() {
@@ -188,8 +220,17 @@ byId("new").addEventListener("click", () => {
   drawer.close();
   goTo(null);
 });
-byId("switch").addEventListener("click", () => {
+byId("switch").addEventListener("click", async () => {
   drawer.close();
+  if (mode !== "development") {
+    const { credentials } = session;
+    signOut();
+    byId("app").hidden = true;
+    // First the end: it would take with it what somebody else has signed in with meanwhile.
+    const ended = await credentials.end();
+    askWho(ended ? null : NOT_ENDED, null);
+    return;
+  }
   askWho(null, () => byId("switch").focus());
 });
 byId("title-menu").addEventListener("click", (event) => {
@@ -198,6 +239,13 @@ byId("title-menu").addEventListener("click", (event) => {
 byId("skip").addEventListener("click", (event) => {
   event.preventDefault();
   composer.focus();
+});
+// What one tab signs out of, or into, holds for all: they share the cookie.
+addEventListener("storage", () => {
+  if (mode !== "accounts" || !session) return;
+  const { tenant, user } = session.identity;
+  if (sessionEnded()) refused("You have signed out in another tab.");
+  else if (recall(LAST_USER) !== `${tenant}/${user}`) refused("Somebody else has signed in in another tab.");
 });
 addEventListener("hashchange", () => session && route());
 document.addEventListener("visibilitychange", () => {
@@ -215,10 +263,27 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-const known = loadIdentity();
-if (known) {
-  byId("app").hidden = false;
-  signIn(known);
-} else {
-  askWho(null, null);
+async function begin() {
+  try {
+    mode = await signInMode();
+    if (mode !== "development") byId("switch").title = byId("switch").ariaLabel = "Sign out";
+    const kept = mode === "accounts" ? await resume() : null;
+    if (kept) {
+      await enter(kept);
+      return;
+    }
+  } catch (problem) {
+    toast(problem.message);
+    setTimeout(begin, AGAIN_MS);
+    return;
+  }
+  const known = mode === "development" ? loadIdentity() : null;
+  if (known) {
+    byId("app").hidden = false;
+    signIn(known);
+  } else {
+    askWho(null, null);
+  }
 }
+
+begin();

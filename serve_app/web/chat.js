@@ -42,12 +42,12 @@ export class Chat {
    * Hooks: session(frame), title(id, title), created(id, question), active(id), connection(state), empty(ask) gives the
    * element of a conversation without messages, goNew(), modelId(), queues() says whether one may ask while an answer comes.
    */
-  constructor({ identity, api, thread, composer, hooks }) {
+  constructor({ credentials, api, thread, composer, hooks }) {
     this.#api = api;
     this.#thread = thread;
     this.#composer = composer;
     this.#hooks = hooks;
-    this.#connection = new Connection(identity, {
+    this.#connection = new Connection(credentials, {
       frame: (frame) => this.#receive(frame),
       state: (state) => this.#connectionChanged(state),
     });
@@ -63,7 +63,17 @@ export class Chat {
   }
 
   start() {
+    this.#thread.onApproval((detail) => this.#answer(detail));
     this.#connection.start();
+  }
+
+  /** Over HTTP, which says whether it counts; what becomes of the call comes with the turn's events. */
+  async #answer({ approvalId, approved, failed }) {
+    try {
+      await this.#api.answer(approvalId, approved);
+    } catch (problem) {
+      failed(problem.message);
+    }
   }
 
   stop() {

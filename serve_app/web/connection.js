@@ -8,8 +8,6 @@
  * with a ping, what was sent without any reply sooner, and whatever the browser tells of sleep and network asks at once.
  */
 
-import { credentials } from "./identity.js";
-
 const FIRST_WAIT_MS = 400;
 const LONGEST_WAIT_MS = 15_000;
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -22,14 +20,18 @@ const PONG_TIMEOUT_MS = 10_000;
 const WAKE_TIMEOUT_MS = 3_000;
 const PROVEN_MS = 5_000;
 const REFUSED = new Set([4401, 4403]);
+/** What a socket would have been closed with, by the status that its ticket was refused with. */
+const CLOSE_OF = { 401: 4401, 403: 4403 };
 
 export class Connection {
-  #identity;
+  #credentials;
   #handlers;
   #socket = null;
   #state = "stopped";
   #failures = 0;
   #startedAt = 0;
+  #attempt = null;
+  #renewed = false;
   #openedAt = 0;
   #heardAt = 0;
   #pongDue = 0;
@@ -40,8 +42,8 @@ export class Connection {
   #network = () => this.#check();
 
   /** Handlers: frame(frame), state({name, retryAt?, code?, message?}). */
-  constructor(identity, handlers) {
-    this.#identity = identity;
+  constructor(credentials, handlers) {
+    this.#credentials = credentials;
     this.#handlers = handlers;
   }
 
@@ -87,16 +89,25 @@ export class Connection {
     this.#enter("connecting");
     this.#lastError = null;
     this.#startedAt = Date.now();
+    const attempt = Symbol("attempt");
+    this.#attempt = attempt;
+    this.#timers.connect = setTimeout(() => this.#lost(1006, "timeout"), CONNECT_TIMEOUT_MS);
+    this.#credentials.query().then(
+      (query) => this.#attempt === attempt && this.#openSocket(query),
+      (problem) => this.#attempt === attempt && this.#lost(CLOSE_OF[problem.status] ?? 1006, problem.message),
+    );
+  }
+
+  #openSocket(query) {
     const url = new URL("/ws/chat", location.href);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-    url.search = new URLSearchParams(credentials(this.#identity)).toString();
+    url.search = new URLSearchParams(query).toString();
     const socket = new WebSocket(url);
     this.#socket = socket;
     // What a socket that was given up still says is about the past.
     const current = (handle) => (event) => this.#socket === socket && handle(event);
     socket.addEventListener("message", current((event) => this.#receive(event.data)));
     socket.addEventListener("close", current((event) => this.#lost(event.code, event.reason)));
-    this.#timers.connect = setTimeout(() => this.#lost(1006, "timeout"), CONNECT_TIMEOUT_MS);
   }
 
   #receive(data) {
@@ -115,6 +126,7 @@ export class Connection {
       case "connection.ack":
         this.#forget("connect");
         this.#openedAt = Date.now();
+        this.#renewed = false;
         this.#timers.beat = setInterval(() => this.#beat(), QUIET_MS / 5);
         this.#enter("open");
         return;
@@ -159,6 +171,10 @@ export class Connection {
     const served = this.open && Date.now() - this.#openedAt >= PROVEN_MS;
     const acknowledged = this.open;
     this.#drop();
+    if (code === 4401 && !this.#renewed) {
+      this.#renew(reason);
+      return;
+    }
     if (REFUSED.has(code)) {
       const message = this.#lastError?.message ?? (reason || "The server refused the connection.");
       this.#enter("stopped", { code: code === 4401 ? "unauthenticated" : "not_permitted", message });
@@ -179,6 +195,18 @@ export class Connection {
     this.#enter("waiting", { retryAt: Date.now() + wait, message, acknowledged });
   }
 
+  /** What was signed in with has run out: once, before anybody is asked, the next is fetched. */
+  async #renew(reason) {
+    this.#renewed = true;
+    this.#enter("connecting");
+    const attempt = Symbol("renewing");
+    this.#attempt = attempt;
+    const renewed = await this.#credentials.renew().catch(() => true); // away: connecting anew will tell
+    if (this.#attempt !== attempt) return;
+    if (renewed) this.#connect();
+    else this.#lost(4401, reason);
+  }
+
   #forget(timer) {
     clearTimeout(this.#timers[timer]);
     delete this.#timers[timer];
@@ -188,6 +216,7 @@ export class Connection {
     for (const timer of Object.values(this.#timers)) clearTimeout(timer);
     this.#timers = {};
     const socket = this.#socket;
+    this.#attempt = null;
     this.#socket = null;
     socket?.close();
   }

@@ -29,12 +29,3 @@ export function loadIdentity() {
 export function saveIdentity(identity) {
   remember(KEY, identity);
 }
-
-/** The identity as the names and values that headers and a WebSocket's query share. */
-export function credentials(identity) {
-  return {
-    "X-Dev-User": identity.user,
-    "X-Dev-Tenant": identity.tenant,
-    "X-Dev-Roles": identity.roles.join(","),
-  };
-}

@@ -33,6 +33,11 @@ export class Thread {
   }
 
   /** Something else in the messages' place: an empty state, a problem, a sign of loading. */
+  /** `act` is given what the user answers to a tool call that waits: see `approval.js`. */
+  onApproval(act) {
+    this.#list.addEventListener("approval", (event) => act(event.detail));
+  }
+
   showInstead(element) {
     this.clear();
     this.#list.append(element);

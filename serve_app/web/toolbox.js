@@ -2,7 +2,7 @@
 
 import { h, icon } from "./dom.js";
 import { placeAt } from "./menu.js";
-import { toolLabel } from "./toolcall.js";
+import { toolLabel } from "./toolparts.js";
 
 /** Questions by what a tool is called; the first that fits each tool is offered. */
 const EXAMPLES = [

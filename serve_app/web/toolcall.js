@@ -1,8 +1,12 @@
-/** A tool call as it is shown: what runs, with what, how long it took and what came of it. Closed until opened. */
+/**
+ * A tool call as it is shown: what runs, with what, how long it took and what came of it. Closed until opened. One that
+ * waits for its user has a card before it, which goes when there is an answer.
+ */
 
+import { ApprovalCard } from "./approval.js";
 import { h, icon } from "./dom.js";
+import { section, toolLabel } from "./toolparts.js";
 
-const SHOWN_CHARS = 12_000;
 const PREVIEW_CHARS = 120;
 
 export class ToolCallView {
@@ -11,8 +15,9 @@ export class ToolCallView {
   #mark = h("span", { class: "tool-mark" }, h("span", { class: "spinner" }));
   #preview = h("span", { class: "tool-preview", "data-testid": "tool-preview" });
   #time = h("span", { class: "tool-time" });
+  #card = null;
 
-  /** `call`: {name, arguments}. */
+  /** `call`: {name, arguments, approval?: {id, reason}}. */
   constructor(call) {
     this.#name = call.name;
     const { server, tool } = toolLabel(call.name);
@@ -28,18 +33,30 @@ export class ToolCallView {
       this.#time,
       h("span", { class: "tool-chevron" }, icon("chevron")),
     );
-    this.element = h(
+    this.call = h(
       "details",
       { class: "tool", "data-testid": "tool-call", "data-tool": call.name, "data-state": "running" },
       summary,
       h("div", { class: "tool-body" }, given ? section("Given", call.arguments) : null, this.#result),
     );
     this.#label("running");
+    if (call.approval) this.#card = new ApprovalCard(call);
+    if (this.#card) this.#state("waiting", "clock");
+    this.element = this.#card ? h("div", { class: "tool-asked" }, this.#card.element, this.call) : this.call;
+  }
+
+  /** It has been approved, and runs. */
+  approved() {
+    this.#settle();
+    this.#mark.replaceChildren(h("span", { class: "spinner" }));
+    this.call.dataset.state = "running";
+    this.#label("running");
   }
 
   /** `outcome`: {ok, result, durationMs?}. */
   finish({ ok, result, durationMs }) {
-    this.element.dataset.state = ok ? "done" : "failed";
+    this.#settle();
+    this.call.dataset.state = ok ? "done" : "failed";
     this.#mark.replaceChildren(icon(ok ? "check" : "warning"));
     this.#time.textContent = durationMs === undefined ? "" : durationText(durationMs);
     if (ok) this.#result.replaceChildren(section("Result", result));
@@ -49,10 +66,13 @@ export class ToolCallView {
 
   /** The turn ended before the call did. */
   abandon() {
-    if (this.element.dataset.state !== "running") return;
-    this.element.dataset.state = "failed";
+    const before = this.call.dataset.state;
+    if (before !== "running" && before !== "waiting") return;
+    this.#settle();
+    this.call.dataset.state = "failed";
     this.#mark.replaceChildren(icon("warning"));
-    this.#showFailure("It did not finish; whether it took effect is not known.");
+    const waited = before === "waiting";
+    this.#showFailure(waited ? "It was not run." : "It did not finish; whether it took effect is not known.");
     this.#label("not finished");
   }
 
@@ -62,37 +82,22 @@ export class ToolCallView {
     this.#result.replaceChildren(h("p", { class: "tool-failure" }, sentence));
   }
 
+  #settle() {
+    this.#card?.settle(this.call.querySelector("summary"));
+    this.#card = null;
+  }
+
+  #state(state, iconName) {
+    this.call.dataset.state = state;
+    this.#mark.replaceChildren(icon(iconName));
+    this.#label(state);
+  }
+
   #label(state) {
     const { server, tool } = toolLabel(this.#name);
     this.#mark.setAttribute("title", state);
-    this.element.setAttribute("aria-label", `Tool ${tool}${server ? ` of ${server}` : ""}, ${state}`);
+    this.call.setAttribute("aria-label", `Tool ${tool}${server ? ` of ${server}` : ""}, ${state}`);
   }
-}
-
-/** A tool's name for people: "crm.find_account" is "find account" of "crm". */
-export function toolLabel(name) {
-  const dot = name.indexOf(".");
-  const words = (text) => text.replaceAll("_", " ").trim();
-  return dot > 0 ? { server: name.slice(0, dot), tool: words(name.slice(dot + 1)) } : { server: "", tool: words(name) };
-}
-
-function section(title, value) {
-  const whole = typeof value === "string" ? value : JSON.stringify(value, null, 2) ?? "";
-  const pre = h("pre", { tabindex: "0", role: "region", "aria-label": title, "data-testid": `tool-${title.toLowerCase()}` });
-  const parts = [h("h4", {}, title), pre];
-  if (whole.length > SHOWN_CHARS) {
-    pre.textContent = `${whole.slice(0, SHOWN_CHARS)} …`;
-    const button = h("button", { type: "button", class: "quiet-button" }, "Show all");
-    button.addEventListener("click", () => {
-      pre.textContent = whole;
-      pre.focus();
-      button.remove();
-    });
-    parts.push(button);
-  } else {
-    pre.textContent = whole === "" ? "nothing" : whole;
-  }
-  return h("section", {}, parts);
 }
 
 function previewOf(given) {

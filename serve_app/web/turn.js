@@ -14,7 +14,7 @@ export class Turn {
   messageId = null;
   seq = 0;
 
-  /** `view`: addText(text), addTool(call), finishTool(index, result), truncate(length). */
+  /** `view`: addText(text), addTool(call), startTool(index), finishTool(index, result), truncate(length). */
   constructor(view) {
     this.#view = view;
   }
@@ -36,6 +36,9 @@ export class Turn {
         this.#begin();
         if (this.#parts.at(-1) !== "text") this.#parts.push("text");
         this.#view.addText(event.delta);
+        break;
+      case "tool.approval":
+        this.#startTool(event);
         break;
       case "tool.started":
         this.#startTool(event);
@@ -64,9 +67,16 @@ export class Turn {
 
   #startTool(event) {
     this.#begin();
-    if (this.#running(event.tool_call_id) !== -1) return;
-    this.#parts.push({ id: event.tool_call_id, running: true });
-    this.#view.addTool({ name: event.name, arguments: event.arguments });
+    const index = this.#running(event.tool_call_id);
+    const asks = event.type === "tool.approval";
+    if (index !== -1) {
+      if (this.#parts[index].asked && !asks) this.#view.startTool(index);
+      this.#parts[index].asked = asks;
+      return;
+    }
+    this.#parts.push({ id: event.tool_call_id, running: true, asked: asks });
+    const approval = asks ? { id: event.approval_id, reason: event.reason } : undefined;
+    this.#view.addTool({ name: event.name, arguments: event.arguments, approval });
   }
 
   #finishTool(event) {

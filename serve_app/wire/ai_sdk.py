@@ -7,6 +7,8 @@ One encoder per response, a small state machine::
                      | tool-output-available | tool-output-error | data-step-reset )* finish-step )*
     error? | abort?  · data-title? · finish · [DONE]
 
+    a call that waits: tool-input-start tool-input-available data-tool-approval tool-approval-request
+
 The clients' schemas are unforgiving: an unknown type, a ``null`` in an optional field or a delta outside its text part
 ends the whole stream, and an end without ``finish`` looks like success. So whatever the log holds, what leaves here is
 such a sequence: parts are opened when they are first needed and all closed before the step is.
@@ -15,13 +17,19 @@ such a sequence: parts are opened when they are first needed and all closed befo
 calls that were running are ended as errors, and a ``data-step-reset`` part names the text parts that are void; the text
 comes again in a new part. The stored message, which a reload shows, never has the void text.
 
+A turn that waits for the user's approval and for nothing else **pauses**: the response ends with ``data-paused`` and
+``finish``, because the clients of 6 and 7 send an answer by a request of its own, and only when none is under way. The answer's
+response begins with the same message id and goes on behind what has been shown (:meth:`UiMessageStream.skip`). Version 5
+refuses the chunk ``tool-approval-request``; with ``approvals="data"`` the question is ``data-tool-approval`` alone, and the
+stream stays open until somebody answers elsewhere.
+
 Text is not decoded: the JSON string of a delta is copied from the log's bytes into the chunk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw, Struct
@@ -31,6 +39,7 @@ from serve_app.domain.events import (
     EventRecord,
     StepReset,
     TextDelta,
+    ToolApproval,
     ToolFinished,
     ToolStarted,
     TurnCancelled,
@@ -48,6 +57,9 @@ HEADERS = {
 }
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
+
+Approvals = Literal["native", "data"]
+"""How questions are put: as the chunks of versions 6 and 7, or as data parts alone, which 5 reads, too."""
 
 _FINISH_REASONS = {
     "stop": "stop",
@@ -72,8 +84,12 @@ _DECODE_DELTA = msgspec.json.Decoder(_RawDelta).decode
 class UiMessageStream:
     """Encodes one turn. Feed batches to :meth:`encode`; end with :meth:`close`, or with :meth:`fail`."""
 
-    def __init__(self, conversation_id: str, turn_id: str, model_id: str | None = None) -> None:
+    def __init__(
+        self, conversation_id: str, turn_id: str, model_id: str | None = None, *, approvals: Approvals = "native"
+    ) -> None:
         self._conversation_id = conversation_id
+        self._turn_id = turn_id
+        self._approvals = approvals
         self._id_prefix = f"id: {turn_id}:".encode()
         self._model_id = model_id
         self._out: list[bytes] = []
@@ -83,6 +99,11 @@ class UiMessageStream:
         self._text_parts = 0
         self._shown_in_step: list[str] = []
         self._open_calls: dict[str, None] = {}
+        self._asked: dict[str, str] = {}
+        """Calls that have not started, by id, with the question each waits behind."""
+        self._answered: frozenset[str] = frozenset()
+        self._last_seq = 0
+        self._message_id: str | None = None
         self._titled = False
         self._terminal: EventRecord | None = None
         self._finish_reason = "other"
@@ -101,6 +122,40 @@ class UiMessageStream:
             elif self._terminal is None:
                 self._record(item)
         return self._flush()
+
+    @property
+    def waits(self) -> bool:
+        """Whether the turn waits for answers and for nothing else, so that :meth:`pause` may follow."""
+        waiting = {call_id for call_id, question in self._asked.items() if question not in self._answered}
+        return (
+            self._approvals == "native"
+            and bool(waiting)
+            and self._terminal is None
+            and waiting.issuperset(self._open_calls)
+        )
+
+    def pause(self) -> bytes:
+        """The end of a stream whose turn waits for answers: they come with the next request."""
+        if self._closed:
+            return b""
+        self._closed = True
+        self._end_text()
+        self._chunk({"type": "data-paused", "data": {"turn_id": self._turn_id, "seq": self._last_seq}})
+        self._leave_step()
+        self._chunk({"type": "finish", "finishReason": "tool-calls"})
+        self._out.append(DONE)
+        return self._flush()
+
+    def skip(self, items: Sequence[EventRecord], answered: Iterable[str] = ()) -> None:
+        """Takes what an earlier response has shown; what follows continues its message. ``answered`` are questions' ids."""
+        self._answered = frozenset(answered)
+        self.encode(items)
+        self._leave_step()
+        self._out.clear()
+        if self._started and self._terminal is None:
+            self._chunk(
+                {"type": "start"} if self._message_id is None else {"type": "start", "messageId": self._message_id}
+            )
 
     def close(self) -> bytes:
         """The end of the stream after a terminal event; after none it is the end of a failed one."""
@@ -129,6 +184,7 @@ class UiMessageStream:
         return self._flush()
 
     def _record(self, record: EventRecord) -> None:
+        self._last_seq = record.seq
         if record.body.startswith(_DELTA_PREFIX):
             delta: bytes | Raw = _DECODE_DELTA(record.body).delta
             self._delta(record, bytes(delta))
@@ -140,7 +196,10 @@ class UiMessageStream:
             case TextDelta(delta=text):
                 self._delta(record, _ENCODE(text))
                 return
+            case ToolApproval() as question:
+                self._tool_approval(record.step, question)
             case ToolStarted() as call:
+                self._asked.pop(call.tool_call_id, None)
                 self._tool_started(record.step, call)
             case ToolFinished() as result:
                 self._tool_finished(result)
@@ -162,6 +221,7 @@ class UiMessageStream:
         if self._started:
             return
         self._started = True
+        self._message_id = message_id
         self._chunk({"type": "start"} if message_id is None else {"type": "start", "messageId": message_id})
         self._chunk({"type": "data-conversation", "data": {"id": self._conversation_id}})
         if self._model_id is not None:
@@ -177,15 +237,22 @@ class UiMessageStream:
 
     def _end_step(self) -> None:
         """Closes whatever the step has open, and the step."""
-        if self._step is None:
+        if self._step is None and not self._open_calls:
             return
         self._end_text()
         for call_id in self._open_calls:
             self._chunk({"type": "tool-output-error", "toolCallId": call_id, "errorText": _UNFINISHED_CALL})
         self._open_calls.clear()
+        self._asked.clear()
+        self._leave_step()
+
+    def _leave_step(self) -> None:
+        """Ends the step and leaves its calls open: they go on in another response."""
+        self._end_text()
         self._shown_in_step.clear()
-        self._step = None
-        self._chunk({"type": "finish-step"})
+        if self._step is not None:
+            self._step = None
+            self._chunk({"type": "finish-step"})
 
     def _delta(self, record: EventRecord, text: bytes) -> None:
         """``text`` is a JSON string, quotes included."""
@@ -206,11 +273,21 @@ class UiMessageStream:
             self._chunk({"type": "text-end", "id": self._text_part.decode()})
             self._text_part = None
 
-    def _tool_started(self, step: int, call: ToolStarted) -> None:
+    def _tool_approval(self, step: int, question: ToolApproval) -> None:
+        self._tool_started(step, question)
+        self._asked[question.tool_call_id] = question.approval_id
+        named = {"approvalId": question.approval_id, "toolCallId": question.tool_call_id}
+        self._chunk(
+            {"type": "data-tool-approval", "id": question.approval_id, "data": {**named, "reason": question.reason}}
+        )
+        if self._approvals == "native":
+            self._chunk({"type": "tool-approval-request", **named})
+
+    def _tool_started(self, step: int, call: ToolStarted | ToolApproval) -> None:
+        if call.tool_call_id in self._open_calls:
+            return  # it has been approved, and its input is shown
         self._enter_step(step)
         self._end_text()
-        if call.tool_call_id in self._open_calls:
-            return
         self._open_calls[call.tool_call_id] = None
         named = {"toolCallId": call.tool_call_id, "toolName": call.name}
         self._chunk({"type": "tool-input-start", **named})
@@ -220,6 +297,11 @@ class UiMessageStream:
         if result.tool_call_id not in self._open_calls:
             return
         del self._open_calls[result.tool_call_id]
+        not_approved = result.tool_call_id in self._asked
+        self._asked.pop(result.tool_call_id, None)
+        if not_approved and self._approvals == "native":
+            self._chunk({"type": "tool-output-denied", "toolCallId": result.tool_call_id})
+            return
         if result.ok:
             self._chunk(
                 {"type": "tool-output-available", "toolCallId": result.tool_call_id, "output": result.result},
@@ -236,6 +318,7 @@ class UiMessageStream:
         for call_id in self._open_calls:
             self._chunk({"type": "tool-output-error", "toolCallId": call_id, "errorText": _UNFINISHED_CALL})
         self._open_calls.clear()
+        self._asked.clear()
         self._chunk({"type": "data-step-reset", "data": {"step": step, "textIds": list(self._shown_in_step)}})
         self._shown_in_step.clear()
 
@@ -259,3 +342,9 @@ class UiMessageStream:
         out = b"".join(self._out)
         self._out.clear()
         return out
+
+
+def refused(error_text: str) -> bytes:
+    """The whole stream of an input that was not accepted, for clients that look for failures in the stream."""
+    chunks = ({"type": "start"}, {"type": "error", "errorText": error_text}, {"type": "finish", "finishReason": "error"})
+    return b"".join(b"data: " + _ENCODE(chunk) + b"\n\n" for chunk in chunks) + DONE

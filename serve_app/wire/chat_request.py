@@ -1,7 +1,8 @@
 """What the AI SDK's client posts to ``/api/chat``: the whole conversation each time, tool results included.
 
 The store knows all of it but the last user message, so that is all that is decoded; the rest, which may be megabytes, is
-only skipped over. Fields that an application adds to the body are tolerated.
+only skipped over. Where the last message is the assistant's and carries the user's answers to questions about tool calls
+(versions 6 and 7), that one is read instead. Fields that an application adds to the body are tolerated.
 """
 
 from __future__ import annotations
@@ -12,18 +13,29 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Raw, Struct
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from serve_app.errors import InvalidInput
 from serve_app.files.port import FILE_ID
-from serve_app.wire.requests import ConversationId, ModelId, ShortId
+from serve_app.wire.approvals import MAX_REASON_CHARS
+from serve_app.wire.requests import MAX_SEQ, ConversationId, ModelId, ShortId
 
 MAX_MESSAGES = 10_000
 MAX_PARTS = 1_000
 
 
+class ApprovalResponse(BaseModel):
+    """The user's answer, as version 6 and 7 keep it in the part of a tool call."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    approval_id: Annotated[ShortId, Field(validation_alias="id")]
+    approved: bool
+    reason: Annotated[str, Field(max_length=MAX_REASON_CHARS)] | None = None
+
+
 class UiMessage(BaseModel):
-    """A message as the AI SDK's client sends it. Only the last user message's text is read."""
+    """A message as the AI SDK's client sends it. Only the last user message's text is read, or the last message's answers."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -63,6 +75,33 @@ class ChatRequest(BaseModel):
     model_id: Annotated[ModelId | None, Field(validation_alias=AliasChoices("model_id", "modelId"))] = None
     tool_id: Annotated[ShortId | None, Field(validation_alias=AliasChoices("tool_id", "toolId"))] = None
 
+    approvals: Literal["native", "data"] = "native"
+    """How questions about tool calls are put: as versions 6 and 7 know them, or as data parts, for version 5."""
+
+    def approval_answers(self) -> tuple[ApprovalResponse, ...]:
+        """The user's answers to questions about tool calls, where they are what this request is about.
+
+        Raises InvalidInput for one that cannot be read.
+        """
+        message = self.messages[-1]
+        if message.role != "assistant":
+            return ()
+        try:
+            return tuple(
+                ApprovalResponse.model_validate(part.get("approval")) for part in message.parts if _is_answered(part)
+            )
+        except ValidationError:
+            raise InvalidInput("messages: an approval needs an id, and approved must be true or false.") from None
+
+    def paused_seq(self, turn_id: str) -> int | None:
+        """How far the client has been shown the turn that it answers for, if it says so."""
+        for part in reversed(self.messages[-1].parts):
+            data = part.get("data")
+            if part.get("type") == "data-paused" and isinstance(data, dict) and data.get("turn_id") == turn_id:
+                seq = data.get("seq")
+                return seq if isinstance(seq, int) and 0 <= seq <= MAX_SEQ else None
+        return None
+
     def query_text(self) -> tuple[str, str | None]:
         """Text and id of the last message. Raises InvalidInput for text that cannot be read."""
         message = self.messages[-1]
@@ -78,8 +117,12 @@ _FILE_URL = re.compile(rf"/({FILE_ID.pattern})(?:/download)?(?:\?.*)?\Z")
 """Both addresses that an upload may be given: the download route, and a signed one at the Blob service."""
 
 _READ = frozenset(
-    ("id", "messages", "trigger", "messageId", "message_id", "model_id", "modelId", "tool_id", "toolId"),
+    ("id", "messages", "trigger", "messageId", "message_id", "model_id", "modelId", "tool_id", "toolId", "approvals"),
 )
+
+
+_ANSWERED = b"approval-responded"
+"""The state of a tool call's part that the user has answered and nothing has come of yet."""
 
 
 class _Head(Struct):
@@ -121,6 +164,8 @@ def _fields(body: bytes) -> dict[str, Any]:
 
 def _last_of_user(messages: list[Raw]) -> list[Any]:
     _check_count(messages)
+    if messages and _ANSWERED in bytes(messages[-1]) and _answers(last := _DECODE(messages[-1])):
+        return [last]
     for message in reversed(messages):
         try:
             head = _DECODE_HEAD(message)
@@ -149,11 +194,29 @@ def _fields_of_lenient_json(body: bytes) -> Any:
         _check_count(messages)
         if not all(isinstance(message, dict) and isinstance(message.get("role"), str) for message in messages):
             raise _shapeless()
+        if _answers(messages[-1]):
+            fields["messages"] = messages[-1:]
+            return fields
         asked = [message for message in messages if message["role"] == "user"]
         if not asked:
             raise _nobody_asks()
         fields["messages"] = asked[-1:]
     return fields
+
+
+def _answers(message: Any) -> bool:
+    """Whether a message is the assistant's and brings answers of the user."""
+    if (
+        not isinstance(message, dict)
+        or message.get("role") != "assistant"
+        or not isinstance(message.get("parts"), list)
+    ):
+        return False
+    return any(isinstance(part, dict) and _is_answered(part) for part in message["parts"])
+
+
+def _is_answered(part: dict[str, Any]) -> bool:
+    return part.get("state") == _ANSWERED.decode()
 
 
 def _check_count(messages: list[Any]) -> None:

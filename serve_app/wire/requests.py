@@ -15,6 +15,7 @@ from serve_app.errors import InvalidInput
 
 MAX_ATTACHMENTS = 32
 MAX_TITLE_CHARS = 200
+MAX_TOKEN_CHARS = 16_384
 MAX_SEQ = 2**53 - 1
 """The largest integer every JSON reader keeps exactly."""
 
@@ -30,11 +31,15 @@ class _Frame(BaseModel):
 
 
 class SessionUpdate(_Frame):
-    """Attaches to a conversation; without ``session_id`` a new one is made. ``role`` can only narrow what was granted."""
+    """Attaches to a conversation; without ``session_id`` a new one is made. ``role`` can only narrow what was granted.
+
+    ``access_token``: who one is, where the handshake has not said it, or again before it expires.
+    """
 
     type: Literal["session.update"]
     session_id: ConversationId | None = None
     role: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    access_token: Annotated[str | None, Field(alias="accessToken", max_length=MAX_TOKEN_CHARS, repr=False)] = None
 
 
 class QueryFrame(_Frame):

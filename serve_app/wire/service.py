@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from msgspec.structs import asdict
 from pydantic import BaseModel, ConfigDict, Field
 
+from serve_app.domain.identity import Limits, Terms
 from serve_app.domain.turns import OnBusy
 
 
@@ -95,6 +97,40 @@ class Capabilities(_View):
     )
 
 
+class QuotaView(_View):
+    """Null is what the server's settings say."""
+
+    requests_per_minute: int | None
+    concurrent_turns: int | None
+    tokens_per_minute: int | None
+
+
+def quota_view(limits: Limits) -> QuotaView:
+    return QuotaView(**asdict(limits))
+
+
+class TermsView(_View):
+    """What the caller's tenant lets it have. `tools`: ids, each for itself and for all below it; null where roles alone decide.
+    `denied_tools` are never among those that may be used. `model_id` is the tenant's choice, where it has made one.
+    """
+
+    tools: list[str] | None
+    denied_tools: list[str]
+    model_id: str | None
+    user_limits: QuotaView
+    tenant_limits: QuotaView
+
+    @classmethod
+    def of(cls, terms: Terms) -> TermsView:
+        return cls(
+            tools=None if terms.tools is None else list(terms.tools),
+            denied_tools=list(terms.denied_tools),
+            model_id=terms.choices.model_id,
+            user_limits=quota_view(terms.user_limits),
+            tenant_limits=quota_view(terms.tenant_limits),
+        )
+
+
 class Access(_View):
     """Who the caller is and what they may use now."""
 
@@ -102,11 +138,30 @@ class Access(_View):
     user_id: str
     roles: list[str]
     tools: list[str]
+    terms: TermsView
 
     model_config = ConfigDict(
         frozen=True,
         json_schema_extra={
-            "examples": [{"tenant_id": "default", "user_id": "dev", "roles": ["sales"], "tools": ["crm.find_account"]}]
+            "examples": [
+                {
+                    "tenant_id": "default",
+                    "user_id": "dev",
+                    "roles": ["sales"],
+                    "tools": ["crm.find_account"],
+                    "terms": {
+                        "tools": ["crm"],
+                        "denied_tools": [],
+                        "model_id": None,
+                        "user_limits": {"requests_per_minute": 60, "concurrent_turns": 4, "tokens_per_minute": None},
+                        "tenant_limits": {
+                            "requests_per_minute": None,
+                            "concurrent_turns": None,
+                            "tokens_per_minute": None,
+                        },
+                    },
+                }
+            ]
         },
     )
 
@@ -120,6 +175,8 @@ class ToolServerView(_View):
     state: Literal["up", "down", "connecting"]
     tools: int
     error: str | None = None
+    quarantined: list[str] = []
+    """Tools that changed since they were pinned."""
 
 
 class DependencyView(_View):

@@ -28,28 +28,30 @@ class Stopped(_View):
 
 
 class StepCallView(_View):
-    """One tool call. `unknown`: it may have taken effect, nobody can say; `unfinished`: it has no result (yet), and `ok` is null.
-    `result_bytes` is the result's length as JSON.
+    """One tool call. `unknown`: it may have taken effect, nobody can say; `unfinished`: it has no result (yet), and `ok` is null;
+    `waiting`: it waits for the user's answer to the question `approval_id`. `result_bytes` is the result's length as JSON.
     """
 
     tool_call_id: str
     name: str
     arguments: dict[str, Any]
-    outcome: Literal["ok", "failed", "unknown", "unfinished"]
+    outcome: Literal["ok", "failed", "unknown", "unfinished", "waiting"]
     ok: bool | None
     result: Any
     result_bytes: int
+    approval_id: str | None = None
 
     @classmethod
-    def of(cls, call: ToolCallPart, result: ToolResultPart | None) -> StepCallView:
+    def of(cls, call: ToolCallPart, result: ToolResultPart | None, approval_id: str | None = None) -> StepCallView:
         return cls(
             tool_call_id=call.tool_call_id,
             name=call.name,
             arguments=call.arguments,
-            outcome=_outcome(result),
+            outcome=_outcome(result) if approval_id is None else "waiting",
             ok=None if result is None else result.ok,
             result=None if result is None else result.result,
             result_bytes=0 if result is None else len(msgspec.json.encode(result.result)),
+            approval_id=approval_id,
         )
 
 
@@ -153,6 +155,7 @@ class TurnView(_View):
                                     "ok": True,
                                     "result": {"accounts": []},
                                     "result_bytes": 15,
+                                    "approval_id": None,
                                 }
                             ],
                         }
@@ -182,7 +185,7 @@ class TurnView(_View):
             client_turn_id=turn.client_turn_id,
             request_id=turn.request_id,
             created_at=turn.created_at,
-            deadline=datetime.fromtimestamp(turn.deadline, UTC),
+            deadline=datetime.fromtimestamp(turn.due, UTC),
             finished_at=turn.finished_at,
             last_seq=turn.last_seq,
             waits=turn.waits,
@@ -203,11 +206,13 @@ def _calls(step: StepRecord) -> list[StepCallView]:
     for part in step.parts:
         if isinstance(part, ToolResultPart):
             results[part.tool_call_id].append(part)
+    asked = {held.tool_call_id: held.approval_id for held in step.held}
     views = []
     for part in step.parts:
         if isinstance(part, ToolCallPart):
             waiting = results[part.tool_call_id]
-            views.append(StepCallView.of(part, waiting.popleft() if waiting else None))
+            result = waiting.popleft() if waiting else None
+            views.append(StepCallView.of(part, result, asked.get(part.tool_call_id) if result is None else None))
     return views
 
 

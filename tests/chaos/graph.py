@@ -172,6 +172,7 @@ class Graph:
             "type": "streamable-http",
             "url": f"{self.desk_url}/mcp",
             "roles": [ROLE],
+            "private": True,
             "idempotent_tools": ["look"],
             "timeout_s": 15,
         }

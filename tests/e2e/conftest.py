@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.azure import Azure
+from tests.e2e.issuer import TENANT, Issuer
 from tests.e2e.outside import Outside, companions, installed_peer
 from tests.e2e.processes import free_port
 from tests.e2e.protocol_client import Api
@@ -69,13 +72,20 @@ async def api(graph: ParleyServer) -> AsyncIterator[Api]:
 
 @dataclass
 class OutsideGraph:
-    """A graph that brings nothing along: provider and tool servers are programs beside it, which tests end and start."""
+    """A graph in production mode, which brings nothing along: provider, tool servers and whoever signs tokens are beside it;
+    tests end the servers and start them.
+    """
 
     server: ParleyServer
     provider_url: str
     crm: Outside
     everything: Outside | None
     aimock: Outside | None
+    issuer: Issuer
+
+    def as_new_user(self, roles: str = "sales", tenant: str = TENANT) -> AbstractAsyncContextManager[Api]:
+        """Somebody with a token, whom nobody has seen before."""
+        return self.issuer.as_new_user(self.server.url, roles, tenant)
 
 
 @pytest.fixture(scope="session")
@@ -94,13 +104,26 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OutsideGraph]:
         folder, ready="listening on",
     )  # fmt: skip
     servers = {
-        "crm": {"type": "streamable-http", "url": f"http://127.0.0.1:{crm_port}/crm/mcp", "roles": ["sales"]},
-        "everything": {"type": "streamable-http", "url": f"http://127.0.0.1:{everything_port}/mcp", "roles": ["peers"]},
+        "crm": {
+            "type": "streamable-http",
+            "url": f"http://127.0.0.1:{crm_port}/crm/mcp",
+            "roles": ["sales"],
+            "private": True,
+        },
+        "everything": {
+            "type": "streamable-http",
+            "url": f"http://127.0.0.1:{everything_port}/mcp",
+            "roles": ["peers"],
+            "private": True,
+        },
     }
     (folder / "mcpservers.json").write_text(json.dumps({"mcpServers": servers}))
+    issuer = Issuer(folder)
     server = ParleyServer(
         folder,
         variables={
+            **issuer.variables,
+            "PARLEY_LOG__DIR": str(folder / "data" / "logs"),
             "OPENAI_BASE_URL": f"http://127.0.0.1:{provider_port}/v1",
             "OPENAI_API_KEY": API_KEY,
             "AIMOCK_URL": f"http://127.0.0.1:{aimock_port}/v1",
@@ -119,5 +142,6 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OutsideGraph]:
         stack.callback(crm.kill)
         stack.callback(server.kill)
         server.start()
-        yield OutsideGraph(server, f"http://127.0.0.1:{provider_port}", crm, everything, aimock)
+        asyncio.run(issuer.open_to_all(server.url))
+        yield OutsideGraph(server, f"http://127.0.0.1:{provider_port}", crm, everything, aimock, issuer)
         server.stop()

@@ -48,6 +48,9 @@ SERVER_FRAMES: dict[str, dict[str, tuple[type, ...]]] = {
     },
     "turn.started": {**_TURN, "message_id": _STR, "client_turn_id": _STR + _NONE},
     "text.delta": {**_TURN, "delta": _STR},
+    "tool.approval": {
+        **_TURN, "approval_id": _STR, "tool_call_id": _STR, "name": _STR, "arguments": _DICT, "reason": _STR,
+    },
     "tool.started": {**_TURN, "tool_call_id": _STR, "name": _STR, "arguments": _DICT},
     "tool.finished": {
         **_TURN, "tool_call_id": _STR, "name": _STR, "ok": _BOOL, "result": _ANY, "duration_ms": _INT,
@@ -171,13 +174,20 @@ class Turn:
 
     def _check_tools(self, events: Sequence[Json]) -> None:
         started: dict[str, Json] = {}
+        asked: dict[str, Json] = {}
         finished: set[str] = set()
         for event in events:
+            if event["type"] == "tool.approval":
+                _demand(event["tool_call_id"] not in {*asked, *started}, f"asked twice, or too late: {event}")
+                asked[event["tool_call_id"]] = event
             if event["type"] == "tool.started":
                 _demand(event["tool_call_id"] not in started, f"started twice: {event}")
                 started[event["tool_call_id"]] = event
             if event["type"] == "tool.finished":
                 begun = started.get(event["tool_call_id"])
+                if begun is None and not event["ok"]:
+                    begun = asked.get(event["tool_call_id"])  # declined: it never started
+                    started.update({event["tool_call_id"]: begun} if begun is not None else {})
                 _demand(begun is not None and begun["name"] == event["name"], f"finished without a start: {event}")
                 _demand(event["tool_call_id"] not in finished, f"finished twice: {event}")
                 _demand(event["duration_ms"] >= 0, f"duration: {event}")
@@ -190,7 +200,8 @@ class Turn:
         _demand(end["usage"].keys() == {"input_tokens", "output_tokens"}, f"usage: {end['usage']}")
         _demand(all(_fits(count, _INT) and count >= 0 for count in end["usage"].values()), f"usage: {end['usage']}")
         _demand(end["usage"]["output_tokens"] > 0, f"usage: {end['usage']}")
-        arguments = {e["tool_call_id"]: e["arguments"] for e in self.events if e["type"] == "tool.started"}
+        calls = {"tool.approval", "tool.started"}
+        arguments = {e["tool_call_id"]: e["arguments"] for e in self.events if e["type"] in calls}
         told = {
             e["tool_call_id"]: {
                 "tool_call_id": e["tool_call_id"], "name": e["name"], "arguments": arguments[e["tool_call_id"]],
@@ -202,6 +213,10 @@ class Turn:
             {each["tool_call_id"]: each for each in end["tool_feedback"]} == told, "tool_feedback is not the results"
         )
         _demand(len(end["tool_feedback"]) == len(told), "tool_feedback repeats a call")
+
+
+def development_identity(user: str, roles: str = "sales", tenant: str | None = None) -> dict[str, str]:
+    return {"X-Dev-User": user, "X-Dev-Roles": roles} | ({"X-Dev-Tenant": tenant} if tenant else {})
 
 
 class ChatSocket:
@@ -223,17 +238,14 @@ class ChatSocket:
     async def open(
         cls,
         url: str,
-        user: str,
-        roles: str = "sales",
+        identity: Mapping[str, str],
         *,
-        tenant: str | None = None,
         headers: Mapping[str, str] | None = None,
         by_query: bool = False,
     ) -> AsyncIterator[ChatSocket]:
-        """Connects as a development user, by headers or, as browsers must, by the query; reads the first frame."""
-        identity = {"X-Dev-User": user, "X-Dev-Roles": roles} | ({"X-Dev-Tenant": tenant} if tenant else {})
+        """Connects with what says who one is in headers or, as browsers must, in the query; reads the first frame."""
         address = f"{url}?{urlencode(identity)}" if by_query else url
-        given = dict(headers or {}) | ({} if by_query else identity)
+        given = dict(headers or {}) | ({} if by_query else dict(identity))
         async with websockets.asyncio.client.connect(
             address, additional_headers=given, open_timeout=WAIT_S, max_size=2**24, proxy=None
         ) as connection:
@@ -565,20 +577,36 @@ class UiStream:
 
 
 class Api:
-    """The HTTP API as one development user. ``http`` is the plain client."""
+    """The HTTP API as one user. ``http`` is the plain client; ``identity`` are the headers that say who it is."""
 
-    def __init__(self, http: httpx2.AsyncClient, user: str, roles: str, ws_url: str) -> None:
+    def __init__(
+        self, http: httpx2.AsyncClient, user: str, roles: str, ws_url: str, identity: Mapping[str, str]
+    ) -> None:
         self.http = http
         self.user = user
         self.roles = roles
-        self._ws_url = ws_url
+        self.ws_url = ws_url
+        self._identity = identity
 
     @classmethod
     @asynccontextmanager
     async def as_user(cls, url: str, user: str, roles: str = "sales", tenant: str | None = None) -> AsyncIterator[Api]:
-        headers = {"X-Dev-User": user, "X-Dev-Roles": roles} | ({"X-Dev-Tenant": tenant} if tenant else {})
-        async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=WAIT_S, trust_env=False) as http:
-            yield cls(http, user, roles, re.sub(r"^http", "ws", url) + "/ws/chat")
+        """A development user."""
+        async with cls.identified(url, user, roles, development_identity(user, roles, tenant)) as api:
+            yield api
+
+    @classmethod
+    @asynccontextmanager
+    async def with_token(cls, url: str, token: str, user: str, roles: str = "") -> AsyncIterator[Api]:
+        """Whomever the token names."""
+        async with cls.identified(url, user, roles, {"Authorization": f"Bearer {token}"}) as api:
+            yield api
+
+    @classmethod
+    @asynccontextmanager
+    async def identified(cls, url: str, user: str, roles: str, identity: Mapping[str, str]) -> AsyncIterator[Api]:
+        async with httpx2.AsyncClient(base_url=url, headers=dict(identity), timeout=WAIT_S, trust_env=False) as http:
+            yield cls(http, user, roles, re.sub(r"^http", "ws", url) + "/ws/chat", identity)
 
     @classmethod
     @asynccontextmanager
@@ -590,7 +618,7 @@ class Api:
     @asynccontextmanager
     async def socket(self, **options: Any) -> AsyncIterator[ChatSocket]:
         """A WebSocket as the same user, without a session yet."""
-        async with ChatSocket.open(self._ws_url, self.user, self.roles, **options) as socket:
+        async with ChatSocket.open(self.ws_url, self._identity, **options) as socket:
             yield socket
 
     async def get(self, path: str, **options: Any) -> Json:

@@ -7,7 +7,6 @@ import asyncio
 import pytest
 
 from tests.e2e.conftest import OutsideGraph
-from tests.e2e.protocol_client import Api
 from tests.peers import node_peer
 
 EVERYTHING = (
@@ -31,7 +30,7 @@ def with_aimock(outside: OutsideGraph) -> OutsideGraph:
 
 
 async def test_its_tools_are_discovered(with_everything: OutsideGraph) -> None:
-    async with Api.as_new_user(with_everything.server.url, "peers") as api:
+    async with with_everything.as_new_user("peers") as api:
         names: list[str] = []
         async with asyncio.timeout(60):
             while len(names) < len(EVERYTHING):
@@ -51,7 +50,7 @@ async def test_its_tools_are_discovered(with_everything: OutsideGraph) -> None:
 async def test_its_tools_are_called_through_a_conversation(
     with_everything: OutsideGraph, model: str, tool: str, said: str
 ) -> None:
-    async with Api.as_new_user(with_everything.server.url, "peers") as api, api.socket() as chat:
+    async with with_everything.as_new_user("peers") as api, api.socket() as chat:
         await chat.start_session()
         turn = await chat.ask("Go", model_id=model)
         assert turn.last["type"] == "chat_response"
@@ -62,7 +61,7 @@ async def test_its_tools_are_called_through_a_conversation(
 
 
 async def test_a_provider_of_others_answers_over_both_transports(with_aimock: OutsideGraph) -> None:
-    async with Api.as_new_user(with_aimock.server.url, "") as api, api.socket() as chat:
+    async with with_aimock.as_new_user("") as api, api.socket() as chat:
         await chat.start_session()
         turn = await chat.ask("hello aimock", model_id="aimock-chat")
         assert turn.last["response"] == "Hello from a provider that nobody here wrote."
@@ -75,7 +74,7 @@ async def test_a_provider_of_others_answers_over_both_transports(with_aimock: Ou
 async def test_a_provider_and_a_tool_server_of_others_work_together(
     with_aimock: OutsideGraph, with_everything: OutsideGraph
 ) -> None:
-    async with Api.as_new_user(with_aimock.server.url, "peers") as api, api.socket() as chat:
+    async with with_aimock.as_new_user("peers") as api, api.socket() as chat:
         await chat.start_session()
         turn = await chat.ask("sum it up", model_id="aimock-chat")
         assert turn.last["type"] == "chat_response", turn.last

@@ -8,7 +8,6 @@ import httpx2
 import pytest
 
 from tests.e2e.conftest import API_KEY, OutsideGraph
-from tests.e2e.protocol_client import Api
 
 
 async def asked(outside: OutsideGraph, model: str) -> list[dict[str, Any]]:
@@ -19,7 +18,7 @@ async def asked(outside: OutsideGraph, model: str) -> list[dict[str, Any]]:
 
 
 async def test_nothing_is_said_to_be_simulated(outside: OutsideGraph) -> None:
-    async with Api.as_new_user(outside.server.url) as api:
+    async with outside.as_new_user() as api:
         models = (await api.get("/api/capabilities"))["models"]
         ready = (await api.http.get("/ready")).json()
     assert models["simulated"] is False
@@ -32,7 +31,7 @@ async def test_nothing_is_said_to_be_simulated(outside: OutsideGraph) -> None:
 
 @pytest.mark.parametrize("model", ["org/some-model:v2.1@eu", "Vendor.Model-8b_instruct", "plain"])
 async def test_the_model_a_client_names_is_passed_on_untouched(outside: OutsideGraph, model: str) -> None:
-    async with Api.as_new_user(outside.server.url, "") as api, api.socket() as chat:
+    async with outside.as_new_user("") as api, api.socket() as chat:
         await chat.start_session()
         turn = await chat.ask("Good morning", model_id=model)
         assert turn.last["type"] == "chat_response", turn.raw
@@ -44,7 +43,7 @@ async def test_the_model_a_client_names_is_passed_on_untouched(outside: OutsideG
 
 
 async def test_without_a_name_the_default_is_asked_and_sees_history(outside: OutsideGraph) -> None:
-    async with Api.as_new_user(outside.server.url, "") as api, api.socket() as chat:
+    async with outside.as_new_user("") as api, api.socket() as chat:
         await chat.start_session()
         first = await chat.ask(f"My name is {api.user}", model_id="remembering")
         await chat.ask("What is my name?", model_id="remembering")
@@ -67,7 +66,7 @@ async def test_without_a_name_the_default_is_asked_and_sees_history(outside: Out
 async def test_its_failures_end_the_turn_with_a_code(
     outside: OutsideGraph, model: str, code: str, retryable: bool
 ) -> None:
-    async with Api.as_new_user(outside.server.url, "") as api, api.socket() as chat:
+    async with outside.as_new_user("") as api, api.socket() as chat:
         await chat.start_session()
         turn = await chat.ask("Go", model_id=model)
         assert turn.last["type"] == "turn.failed"
@@ -79,4 +78,6 @@ async def test_its_failures_end_the_turn_with_a_code(
 
 def test_the_key_is_written_nowhere(outside: OutsideGraph) -> None:
     assert API_KEY not in outside.server.output
-    assert not [line for line in outside.server.logs() if API_KEY in line]
+    lines = outside.server.logs()
+    assert lines
+    assert not [line for line in lines if API_KEY in line]

@@ -45,12 +45,12 @@ async def until_a_call_works(api: Api) -> None:
 
 
 async def test_it_is_reported_comes_back_without_a_restart_and_its_end_is_a_tool_error(outside: OutsideGraph) -> None:
-    async with Api.as_new_user(outside.server.url, "sales") as api, api.socket() as chat:
+    async with outside.as_new_user("sales") as api, api.socket() as chat:
         await until_crm_is(api, "down")
         state, crm = await readiness(api)
         assert state == "degraded"
         assert crm["tools"] == 0
-        assert crm["error"]
+        assert crm["error"] is None, "in production reasons are for the log"
         session = await chat.start_session()
         assert session["tools"] == []
         turn = await chat.ask("Find the account Contoso")

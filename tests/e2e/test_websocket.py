@@ -8,7 +8,7 @@ import uuid
 
 import pytest
 
-from tests.e2e.protocol_client import Api, ChatSocket
+from tests.e2e.protocol_client import Api, ChatSocket, development_identity
 from tests.e2e.server import ParleyServer
 
 SLOW = "sim-t0-i20-n100"
@@ -251,7 +251,7 @@ async def test_what_belongs_to_others_is_as_if_it_did_not_exist(graph: ParleySer
     async with api.socket() as chat:
         await chat.start_session()
         turn = await chat.begin("Count for a long time", model_id=ENDLESS)
-        async with ChatSocket.open(graph.ws_url, "mallory") as other:
+        async with ChatSocket.open(graph.ws_url, development_identity("mallory")) as other:
             await other.start_session()
             missing = f"{'c_' + 'A' * 26}.{'0' * 26}"
             for kind in ("resume", "cancel"):
@@ -261,7 +261,7 @@ async def test_what_belongs_to_others_is_as_if_it_did_not_exist(graph: ParleySer
                 assert theirs["code"] == "not_found"
             taken = await other.start_session(chat.session["session_id"])
             assert taken["active_turn"] is None
-        async with ChatSocket.open(graph.ws_url, api.user, tenant="elsewhere") as stranger:
+        async with ChatSocket.open(graph.ws_url, development_identity(api.user, tenant="elsewhere")) as stranger:
             assert (await stranger.refused({"type": "resume", "turn_id": turn.turn_id}))["code"] == "not_found"
         await chat.send({"type": "cancel", "turn_id": turn.turn_id})
         await chat.finish(turn)
@@ -269,14 +269,16 @@ async def test_what_belongs_to_others_is_as_if_it_did_not_exist(graph: ParleySer
 
 
 async def test_identity_by_query_works_as_by_headers(graph: ParleyServer) -> None:
-    async with ChatSocket.open(graph.ws_url, "query.user", "hr", by_query=True) as chat:
+    async with ChatSocket.open(graph.ws_url, development_identity("query.user", "hr"), by_query=True) as chat:
         session = await chat.start_session()
         assert (session["user_id"], session["roles"]) == ("query.user", ["hr"])
 
 
 async def test_a_page_of_another_origin_may_not_connect(graph: ParleyServer) -> None:
     with pytest.raises(Exception, match=r"HTTP 403|4403"):
-        async with ChatSocket.open(graph.ws_url, "u", headers={"Origin": "https://evil.example"}) as chat:
+        async with ChatSocket.open(
+            graph.ws_url, development_identity("u"), headers={"Origin": "https://evil.example"}
+        ) as chat:
             await chat.start_session()
 
 

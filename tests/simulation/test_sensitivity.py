@@ -19,6 +19,7 @@ from serve_app.turns.log import TurnLog
 from serve_app.turns.port import TailItem
 from serve_app.turns.steps import TurnRun
 from serve_app.turns.tails import Tails
+from serve_app.turns.tool_steps import ToolSteps
 from serve_app.turns.writer import LogWriter
 from tests.simulation.ledger import Violation
 from tests.simulation.schedule import WRITE_TOOL, Action, Fault, Schedule, Step
@@ -83,7 +84,7 @@ def shows_ahead_of_what_it_told(patch: pytest.MonkeyPatch) -> None:
 
 def runs_every_tool_again(patch: pytest.MonkeyPatch) -> None:
     everything = property(lambda _run: frozenset({WRITE_TOOL}), lambda _run, _value: None)
-    patch.setattr(TurnRun, "_idempotent", everything, raising=False)
+    patch.setattr(ToolSteps, "idempotent", everything, raising=False)
 
 
 def shows_repeats(patch: pytest.MonkeyPatch) -> None:

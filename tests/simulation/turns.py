@@ -178,6 +178,11 @@ class SimTurns:
         if replica is not None:
             replica.stage.hint_cancel(key.turn_id)
 
+    async def hint_answer(self, key: TurnKey, owner: Owner) -> None:
+        replica = await self._reach(owner, 0.0)
+        if replica is not None:
+            replica.stage.hint_answer(key.turn_id)
+
     async def _reach(self, owner: Owner, more_s: float) -> Replica | None:
         """The owner, if it answers in time."""
         await asyncio.sleep(self._faults.latency_s() + more_s)

@@ -14,7 +14,15 @@ from pydantic import BaseModel, ValidationError
 
 import serve_app
 from serve_app.errors import ConfigError
-from serve_app.settings import PROJECT_ROOT, Secrets, Settings, TurnSettings, environment_variable
+from serve_app.settings import (
+    PROJECT_ROOT,
+    AuthSettings,
+    Secrets,
+    Settings,
+    TurnSettings,
+    environment_variable,
+    require_ray_token,
+)
 
 Write = Callable[[str], Path]
 
@@ -194,6 +202,138 @@ def test_an_unknown_option_of_the_command_line_is_refused() -> None:
 def test_production_refuses_identities_that_nobody_verified() -> None:
     sentence = refused(None, {"mode": "production"})
     assert sentence.startswith("Setting PARLEY_AUTH__MODE: production refuses development identities")
+    assert "choose jwt, entra or accounts" in sentence
+
+
+JWT = {"mode": "jwt", "issuer": "https://issuer.example", "audience": "parley", "jwks": "https://issuer.example/keys"}
+
+
+@pytest.mark.parametrize("auth", [JWT, {"mode": "entra", "client_id": "an-id"}, {"mode": "accounts"}])
+def test_production_starts_with_identities_that_somebody_verifies(auth: dict[str, str]) -> None:
+    assert Settings.load(None, {"mode": "production", "auth": auth}).auth.mode == auth["mode"]
+
+
+@pytest.mark.parametrize(
+    ("auth", "name"),
+    [
+        (JWT | {"issuer": ""}, "ISSUER"),
+        ({"mode": "jwt", "issuer": "i", "jwks": "keys.json"}, "AUDIENCE"),
+        ({"mode": "jwt", "issuer": "i", "audience": "a"}, "JWKS"),
+        ({"mode": "entra"}, "CLIENT_ID"),
+    ],
+)
+def test_a_way_to_verify_tokens_that_is_not_whole_is_refused(auth: dict[str, str], name: str) -> None:
+    assert refused(None, {"auth": auth}) == f"Setting PARLEY_AUTH__{name}: PARLEY_AUTH__MODE={auth['mode']} needs it."
+
+
+@pytest.mark.parametrize(
+    ("jwks", "in_development", "in_production"),
+    [
+        ("keys.json", True, True),
+        ("/etc/parley/keys.json", True, True),
+        ("https://issuer.example/keys", True, True),
+        ("http://127.0.0.1:9000/keys", True, False),
+        ("http://localhost/keys", True, False),
+        ("http://issuer.example/keys", False, False),
+        ("http://127.0.0.1.evil.example/keys", False, False),
+        ("http://localhost@evil.example/keys", False, False),
+        ("ftp://issuer.example/keys", False, False),
+        ("file:///etc/passwd", False, False),
+    ],
+)
+def test_keys_come_by_tls_or_from_this_machine(jwks: str, in_development: bool, in_production: bool) -> None:
+    for mode, allowed in (("development", in_development), ("production", in_production)):
+        overrides = {"mode": mode, "auth": JWT | {"jwks": jwks}}
+        if allowed:
+            assert Settings.load(None, overrides).auth.jwks == jwks
+        else:
+            assert refused(None, overrides).startswith("Setting PARLEY_AUTH__JWKS: whoever can change the keys")
+
+
+@pytest.mark.parametrize(
+    ("auth", "told"),
+    [
+        ({"leeway_s": 301}, "PARLEY_AUTH__LEEWAY_S"),
+        ({"leeway_s": -1}, "PARLEY_AUTH__LEEWAY_S"),
+        ({"authority": "http://login.example"}, "PARLEY_AUTH__AUTHORITY"),
+        ({"authority": "https://login.example/"}, "PARLEY_AUTH__AUTHORITY"),
+        ({"jwks_ttl_s": 100, "jwks_stale_s": 99}, "PARLEY_AUTH__JWKS_STALE_S"),
+        ({"password_min_chars": 4}, "PARLEY_AUTH__PASSWORD_MIN_CHARS"),
+        ({"mode": "none"}, "PARLEY_AUTH__MODE"),
+    ],
+)
+def test_what_would_weaken_authentication_is_refused(auth: dict[str, Any], told: str) -> None:
+    assert told in refused(None, {"auth": auth})
+
+
+@pytest.mark.parametrize("mode", ["development", "production"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("*", "https://*.example", "null", "", "https://a.example/", "https://a.example/x", "a.example", "https://"),
+        *("https://A.example", "https://a.example:0", "https://u@a.example", "https://a.example https://b.example"),
+    ],
+)
+def test_an_origin_is_one_and_never_a_pattern_because_requests_carry_credentials(mode: str, origin: str) -> None:
+    overrides = {"mode": mode, "auth": {"mode": "accounts"}, "cors_origins": ["https://app.example", origin]}
+    assert refused(None, overrides).startswith(f"Setting PARLEY_CORS_ORIGINS: {origin!r} is no origin")
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://app.example", "http://localhost:3000", "http://127.0.0.1:5173", "http://[::1]:80"]
+)
+def test_an_origin_as_browsers_send_it_is_allowed(origin: str) -> None:
+    assert Settings.load(None, {"cors_origins": [origin]}).cors_origins == (origin,)
+
+
+# -- Ray's own door ---------------------------------------------------------------------------------------------------
+
+PRODUCTION = Settings(mode="production", auth=AuthSettings(mode="accounts"))
+RAY_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+
+def with_ray(monkeypatch: pytest.MonkeyPatch, home: Path, **variables: str) -> None:
+    for name in RAY_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HOME", str(home))
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({}, "RAY_AUTH_MODE"),
+        ({"RAY_AUTH_TOKEN": "secret"}, "RAY_AUTH_MODE"),
+        ({"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": "secret"}, "RAY_AUTH_MODE"),
+        ({"RAY_AUTH_MODE": "token"}, "RAY_AUTH_TOKEN"),
+        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": ""}, "RAY_AUTH_TOKEN"),
+        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/nowhere/token"}, "RAY_AUTH_TOKEN"),
+    ],
+)
+def test_production_refuses_a_ray_that_runs_anybodys_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variables: dict[str, str], told: str
+) -> None:
+    with_ray(monkeypatch, tmp_path, **variables)
+    with pytest.raises(ConfigError, match=rf"^Setting {told}: "):
+        require_ray_token(PRODUCTION)
+    require_ray_token(Settings())
+
+
+def test_production_takes_rays_token_from_where_ray_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with_ray(monkeypatch, tmp_path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="secret")
+    require_ray_token(PRODUCTION)
+    named = tmp_path / "token"
+    named.write_text("secret\n")
+    with_ray(monkeypatch, tmp_path, RAY_AUTH_MODE="Token", RAY_AUTH_TOKEN_PATH=str(named))
+    require_ray_token(PRODUCTION)
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text(" ")
+    with_ray(monkeypatch, tmp_path, RAY_AUTH_MODE="token")
+    with pytest.raises(ConfigError):
+        require_ray_token(PRODUCTION)
+    (tmp_path / ".ray" / "auth_token").write_text("secret")
+    require_ray_token(PRODUCTION)
 
 
 AZURE = {
@@ -313,6 +453,19 @@ def test_secrets_come_from_the_environment_and_are_never_printed(monkeypatch: py
         assert value.get_secret_value() == SECRET
     assert SECRET not in f"{secrets} {secrets!r} {secrets.model_dump()} {secrets.model_dump_json()}"
     assert pickle.loads(pickle.dumps(secrets)) == secrets  # noqa: S301 - our own bytes
+
+
+def test_a_token_of_the_platforms_that_could_be_guessed_is_refused_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PARLEY_ADMIN_TOKEN", "short-and-secret")
+    with pytest.raises(ConfigError) as caught:
+        Secrets.from_environment()
+    assert caught.value.message == "Setting PARLEY_ADMIN_TOKEN: must have at least 32 characters."
+    assert "short-and-secret" not in f"{caught.value.__cause__!r}{caught.value.__context__!r}"
+    monkeypatch.setenv("PARLEY_ADMIN_TOKEN", "x" * 32)
+    assert Secrets.from_environment().parley_admin_token is not None
+    assert Settings.load() == Settings()
 
 
 def test_the_channels_secret_is_no_unknown_setting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import date
 from pathlib import Path
 
 from azure.core.credentials_async import AsyncTokenCredential
@@ -44,9 +45,17 @@ from serve_app.storage.cosmos.removals import Removals
 from serve_app.storage.cosmos.sessions import Sessions
 from serve_app.storage.cosmos.turns import Turns
 from serve_app.storage.cosmos.usage import UsageRows
-from serve_app.storage.pages import MAX_EVENTS, bounded_limit, conversation_cursor, message_cursor, record_cursor
+from serve_app.storage.pages import (
+    MAX_EVENTS,
+    bounded_limit,
+    conversation_cursor,
+    message_cursor,
+    record_cursor,
+    usage_cursor,
+)
 from serve_app.storage.port import MAX_PAGE
 from serve_app.storage.rules import RETURN_GRACE_S
+from serve_app.storage.transfer import UsageRow
 from serve_app.telemetry import logger
 
 CATCH_UP_EVERY_S = 1.0
@@ -307,6 +316,16 @@ class CosmosStore:
         limit = bounded_limit(limit)
         async with self._connection.deadline():
             return await self._records.page(tenant_id, kind, after=after, limit=limit)
+
+    # Usage
+
+    async def list_usage(
+        self, tenant_id: str, day: date, *, cursor: str | None = None, limit: int = 50
+    ) -> Page[UsageRow]:
+        after = usage_cursor(cursor, day=day.isoformat())
+        limit = bounded_limit(limit)
+        async with self._connection.deadline():
+            return await self.usage.page(tenant_id, day.isoformat(), after=after, limit=limit)
 
     # Health and upkeep
 

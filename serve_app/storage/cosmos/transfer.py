@@ -17,7 +17,6 @@ from serve_app.domain.conversation import Message, Page
 from serve_app.domain.events import EventRecord
 from serve_app.domain.ids import ConversationKey
 from serve_app.domain.records import Record
-from serve_app.domain.usage import Usage
 from serve_app.errors import InvalidInput, NotFound
 from serve_app.storage.cosmos import documents, layout, restoring
 from serve_app.storage.cosmos.documents import (
@@ -31,7 +30,7 @@ from serve_app.storage.cosmos.feed import ChangeFeed
 from serve_app.storage.cosmos.layout import AUTHZ, SESSIONS, USAGE, Container
 from serve_app.storage.cosmos.store import CosmosStore
 from serve_app.storage.cosmos.usage import UsageRow as KeptRow
-from serve_app.storage.rules import datetime_of, to_us
+from serve_app.storage.rules import to_us
 from serve_app.storage.transfer import ConversationSnapshot, StoreCounts, TurnSnapshot, UsageRow, same
 
 _PAGE = 200
@@ -64,7 +63,7 @@ class CosmosTransfer:
     async def scan_usage(self, *, cursor: str | None = None, limit: int = 1000) -> Page[UsageRow]:
         await self._store.usage.flush()
         found, more = await self._scan(USAGE, cursor, limit, lambda _: True)
-        return Page(items=tuple(_row(item) for item in found), next_cursor=more)
+        return Page(items=tuple(msgspec.convert(item, KeptRow).consumed() for item in found), next_cursor=more)
 
     async def scan_records(self, *, cursor: str | None = None, limit: int = 1000) -> Page[Record]:
         found, more = await self._scan(AUTHZ, cursor, limit, lambda item: "recordId" in item)
@@ -198,19 +197,6 @@ def _by_position(found: Sequence[AnyDocument]) -> list[MessageDocument]:
 
 def _is_live_head(item: Json) -> bool:
     return item["kind"] == "head" and not item.get("deleted", False)
-
-
-def _row(item: Json) -> UsageRow:
-    row = msgspec.convert(item, KeptRow)
-    return UsageRow(
-        tenant_id=row.tenant_id,
-        user_id=row.user_id,
-        conversation_id=row.conversation_id,
-        turn_id=row.turn_id,
-        model_id=row.model_id,
-        usage=Usage(input_tokens=row.input_tokens, output_tokens=row.output_tokens),
-        at=datetime_of(row.at_us),
-    )
 
 
 def _kept(row: UsageRow) -> KeptRow:

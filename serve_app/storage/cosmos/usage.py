@@ -15,6 +15,7 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct, field
 
+from serve_app.domain.conversation import Page
 from serve_app.domain.usage import Usage
 from serve_app.storage.cosmos import documents
 from serve_app.storage.cosmos.client import Connection
@@ -22,7 +23,9 @@ from serve_app.storage.cosmos.documents import TurnDocument
 from serve_app.storage.cosmos.layout import USAGE, Partition, conversation_of, ulid_of
 from serve_app.storage.cosmos.operations import Operation, Refused
 from serve_app.storage.cosmos.recent import Recent
+from serve_app.storage.pages import UsageCursor, encode_cursor
 from serve_app.storage.rules import datetime_of
+from serve_app.storage.transfer import UsageRow as Consumed
 from serve_app.telemetry import logger
 
 MAX_BUFFERED = 10_000
@@ -98,6 +101,18 @@ class UsageRow(Struct, frozen=True, kw_only=True, rename="camel"):
         outcome = documents.outcome_of(turn.outcome or "{}")
         return cls.of(turn, outcome.usage, model_id=outcome.model_id, request_charge=turn.request_charge)
 
+    def consumed(self) -> Consumed:
+        """As the port shows it."""
+        return Consumed(
+            tenant_id=self.tenant_id,
+            user_id=self.user_id,
+            conversation_id=self.conversation_id,
+            turn_id=self.turn_id,
+            model_id=self.model_id,
+            usage=Usage(input_tokens=self.input_tokens, output_tokens=self.output_tokens),
+            at=datetime_of(self.at_us),
+        )
+
     @property
     def partition(self) -> Partition:
         return self.tenant_id, self.day
@@ -157,6 +172,19 @@ class UsageRows:
         partition = turn.tenant_id, day_of(turn.finished_us or 0)
         found = await self._connection.read(USAGE, partition, ulid_of(turn.turn_id))
         return None if found is None else found.get("requestCharge")
+
+    async def page(self, tenant_id: str, day: str, *, after: UsageCursor | None, limit: int) -> Page[Consumed]:
+        """The tenant's rows of a day, by id: those that have been written, and what is gathered here."""
+        await self._try_to_flush()
+        where, parameters = ("", {}) if after is None else ("c.id > @after", {"@after": after.row_id})
+        found = await self._connection.query(
+            USAGE, (tenant_id, day), where, parameters, order="id ASC", limit=limit + 1
+        )
+        rows = [msgspec.convert(item, UsageRow) for item in found]
+        more = None
+        if len(rows) > limit:
+            more = encode_cursor(UsageCursor(day=day, at_us=0, row_id=rows[limit - 1].id))
+        return Page(items=tuple(row.consumed() for row in rows[:limit]), next_cursor=more)
 
     def has(self, turn_id: str) -> bool:
         """Whether this replica knows that the row of a turn is there, or is going to write it."""

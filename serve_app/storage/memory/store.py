@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import date
 
 from msgspec.structs import replace
 
@@ -33,11 +34,13 @@ from serve_app.storage.pages import (
     ConversationCursor,
     MessageCursor,
     RecordCursor,
+    UsageCursor,
     bounded_limit,
     conversation_cursor,
     encode_cursor,
     message_cursor,
     record_cursor,
+    usage_cursor,
 )
 from serve_app.storage.port import MAX_PAGE
 from serve_app.storage.rules import (
@@ -55,6 +58,7 @@ from serve_app.storage.rules import (
     turn_ended,
     turn_waits,
 )
+from serve_app.storage.transfer import UsageRow
 from serve_app.telemetry import logger
 
 
@@ -67,6 +71,7 @@ class MemoryStore:
         self._orders = itertools.count(1)
         self._versions = itertools.count(1)
         self._records: dict[tuple[str, str, str], Record] = {}
+        self._usage: dict[str, UsageRow] = {}
 
     # Conversations
 
@@ -295,7 +300,18 @@ class MemoryStore:
             finished_at=datetime_of(to_us(now)),
         )
         held.finished_at_s = now
-        return kept.finish(held, finish.message, now)
+        follower = kept.finish(held, finish.message, now)
+        at, turn = held.turn.key.conversation, held.turn
+        self._usage[turn.key.turn_id] = UsageRow(
+            tenant_id=at.tenant_id,
+            user_id=at.user_id,
+            conversation_id=at.conversation_id,
+            turn_id=turn.key.turn_id,
+            model_id=finish.model_id,
+            usage=finish.usage,
+            at=turn.finished_at or turn.created_at,
+        )
+        return follower
 
     async def get_turn(self, key: TurnKey) -> Turn:
         return self._turn(key).turn
@@ -361,6 +377,23 @@ class MemoryStore:
             if key[:2] == (tenant_id, kind) and (after is None or key[2] > after.record_id)
         ]
         more = encode_cursor(RecordCursor(record_id=found[limit - 1].record_id)) if len(found) > limit else None
+        return Page(items=tuple(found[:limit]), next_cursor=more)
+
+    # Usage
+
+    async def list_usage(
+        self, tenant_id: str, day: date, *, cursor: str | None = None, limit: int = 50
+    ) -> Page[UsageRow]:
+        after = usage_cursor(cursor, day=day.isoformat())
+        limit = bounded_limit(limit)
+        found = [
+            row
+            for turn_id, row in sorted(self._usage.items())
+            if row.tenant_id == tenant_id and row.at.date() == day and (after is None or turn_id > after.row_id)
+        ]
+        more = None
+        if len(found) > limit:
+            more = encode_cursor(UsageCursor(day=day.isoformat(), at_us=0, row_id=found[limit - 1].turn_id))
         return Page(items=tuple(found[:limit]), next_cursor=more)
 
     # Health and upkeep

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -12,7 +11,6 @@ from msgspec.structs import replace
 from serve_app.domain.conversation import Page
 from serve_app.domain.ids import ConversationKey
 from serve_app.domain.records import Record
-from serve_app.domain.turns import FinishTurn, Turn
 from serve_app.errors import InvalidInput
 from serve_app.storage.memory.conversation import HeldTurn, KeptConversation
 from serve_app.storage.memory.store import MemoryStore
@@ -23,10 +21,6 @@ T = TypeVar("T")
 
 class MemoryTransfer(MemoryStore):
     """A cursor is how many came before."""
-
-    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
-        super().__init__(clock=clock)
-        self._usage: dict[str, UsageRow] = {}
 
     async def scan_conversations(self, *, cursor: str | None = None, limit: int = 100) -> Page[ConversationKey]:
         return _page(list(self._conversations), cursor, limit)
@@ -83,20 +77,6 @@ class MemoryTransfer(MemoryStore):
             usage=len(self._usage),
             records=len(self._records),
         )
-
-    def _finish(self, kept: KeptConversation, held: HeldTurn, finish: FinishTurn, now: float) -> Turn | None:
-        follower = super()._finish(kept, held, finish, now)
-        at, turn = held.turn.key.conversation, held.turn
-        self._usage[turn.key.turn_id] = UsageRow(
-            tenant_id=at.tenant_id,
-            user_id=at.user_id,
-            conversation_id=at.conversation_id,
-            turn_id=turn.key.turn_id,
-            model_id=finish.model_id,
-            usage=finish.usage,
-            at=turn.finished_at or turn.created_at,
-        )
-        return follower
 
 
 def _snapshot(held: HeldTurn) -> TurnSnapshot:

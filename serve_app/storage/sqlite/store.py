@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +28,23 @@ from serve_app.domain.turns import (
     TurnClaim,
 )
 from serve_app.settings import StoreSettings
-from serve_app.storage.pages import MAX_EVENTS, bounded_limit, conversation_cursor, message_cursor, record_cursor
+from serve_app.storage.pages import (
+    MAX_EVENTS,
+    bounded_limit,
+    conversation_cursor,
+    invalid_cursor,
+    message_cursor,
+    record_cursor,
+    usage_cursor,
+)
 from serve_app.storage.port import MAX_PAGE
 from serve_app.storage.rules import to_us
-from serve_app.storage.sqlite import acceptance, appends, conversations, records, removals, turns
+from serve_app.storage.sqlite import acceptance, appends, conversations, records, removals, turns, usage
 from serve_app.storage.sqlite.connection import open_writer
 from serve_app.storage.sqlite.folder import DATABASE, FolderLock, unusable
 from serve_app.storage.sqlite.reader import Readers
 from serve_app.storage.sqlite.writer import Clock, Writer
+from serve_app.storage.transfer import UsageRow
 from serve_app.telemetry import logger
 
 LOCK_WAIT_S = 15.0
@@ -226,6 +237,16 @@ class SqliteStore:
         return await self._readers.run(
             records.page, tenant_id, kind, after=record_cursor(cursor), limit=bounded_limit(limit)
         )
+
+    # Usage
+
+    async def list_usage(
+        self, tenant_id: str, day: date, *, cursor: str | None = None, limit: int = 50
+    ) -> Page[UsageRow]:
+        after = usage_cursor(cursor, day=day.isoformat())
+        if after is not None and not re.fullmatch(r"[0-9]{1,18}", after.row_id):
+            raise invalid_cursor()
+        return await self._readers.run(usage.page, tenant_id, day, after=after, limit=bounded_limit(limit))
 
     # Health and upkeep
 

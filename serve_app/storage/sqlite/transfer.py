@@ -12,14 +12,14 @@ import apsw
 from serve_app.domain.conversation import Page
 from serve_app.domain.ids import ConversationKey
 from serve_app.domain.records import Record
-from serve_app.domain.usage import Usage
 from serve_app.errors import InvalidInput
 from serve_app.settings import StoreSettings
-from serve_app.storage.rules import datetime_of, to_us
+from serve_app.storage.rules import to_us
 from serve_app.storage.sqlite import records, snapshots
 from serve_app.storage.sqlite.connection import as_parley_error, open_reader
 from serve_app.storage.sqlite.folder import DATABASE
 from serve_app.storage.sqlite.store import LOCK_WAIT_S, SqliteStore
+from serve_app.storage.sqlite.usage import COLUMNS, usage_row
 from serve_app.storage.sqlite.writer import Clock
 from serve_app.storage.transfer import ConversationSnapshot, StoreCounts, UsageRow
 
@@ -85,23 +85,10 @@ def _scan_conversations(connection: apsw.Connection, after: int, limit: int) -> 
 
 def _scan_usage(connection: apsw.Connection, after: int, limit: int) -> Page[UsageRow]:
     rows: list[Any] = connection.execute(
-        "SELECT id, tenant_id, user_id, conversation_id, turn_id, model_id, input_tokens, output_tokens, at_us FROM usage "
-        "WHERE id > ? ORDER BY id LIMIT ?",
+        f"SELECT {COLUMNS} FROM usage WHERE id > ? ORDER BY id LIMIT ?",  # noqa: S608 - constants only
         (after, limit + 1),
     ).fetchall()
-    items = tuple(
-        UsageRow(
-            tenant_id=row[1],
-            user_id=row[2],
-            conversation_id=row[3],
-            turn_id=row[4],
-            model_id=row[5],
-            usage=Usage(input_tokens=row[6], output_tokens=row[7]),
-            at=datetime_of(row[8]),
-        )
-        for row in rows[:limit]
-    )
-    return Page(items=items, next_cursor=_more(rows, limit))
+    return Page(items=tuple(usage_row(row) for row in rows[:limit]), next_cursor=_more(rows, limit))
 
 
 def _scan_records(connection: apsw.Connection, after: int, limit: int) -> Page[Record]:

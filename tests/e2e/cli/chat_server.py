@@ -26,6 +26,7 @@ DROP: Step = {"do": "drop"}
 DRAIN: Step = {"do": "draining"}
 """Sends every client away, as a replica does that is going to end."""
 AWAIT_CANCEL: Step = {"do": "cancelled"}
+AWAIT_ANSWER: Step = {"do": "answered"}
 INTERRUPT: Step = {"do": "interrupt"}
 """Calls ``on_interrupt``, once everything said so far was sent. A script that ends without a terminal event hangs."""
 DONE_S = 20.0
@@ -77,6 +78,7 @@ class ChatServer:
     async def run(self, ready: threading.Event, stop: asyncio.Event) -> None:
         self._grown = asyncio.Condition()
         self._cancel = asyncio.Event()
+        self._answered = asyncio.Event()
         if self._active:
             self._start_turn("running")
         async with serve(self._serve, "127.0.0.1", 0, process_request=self._http) as server:
@@ -149,6 +151,8 @@ class ChatServer:
                 return frame["turn_id"], frame["after_seq"]
             case "cancel":
                 self._cancel.set()
+            case "approval":
+                self._answered.set()
         return None
 
     def _start_turn(self, turn_id: str, client_turn_id: str | None = None) -> None:
@@ -176,6 +180,8 @@ class ChatServer:
                     self.on_interrupt()
                 case "cancelled":
                     await asyncio.wait_for(self._cancel.wait(), DONE_S)
+                case "answered":
+                    await asyncio.wait_for(self._answered.wait(), DONE_S)
                 case _ if "raw" in step:
                     await self._seen(turn_id)
                     for connection in list(self._connections):

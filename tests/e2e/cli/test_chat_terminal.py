@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cli.chat_server import AWAIT_CANCEL, ChatServer, Step, answer, running, text
+from tests.e2e.cli.chat_server import AWAIT_ANSWER, AWAIT_CANCEL, ChatServer, Step, answer, running, text
 from tests.e2e.cli.terminal import Terminal
 
 TOOL: list[Step] = [
@@ -112,3 +112,30 @@ def test_what_a_model_or_tool_says_cannot_command_the_terminal(tmp_path: Path, h
         assert terminal.exit_code() == 0
         assert "there" in terminal.rest
         assert hostile.encode() not in terminal.everything
+
+
+@pytest.mark.parametrize(("typed", "approved"), [("y", True), ("", False), ("no", False)])
+def test_a_call_that_waits_is_asked_for_at_the_terminal(tmp_path: Path, typed: str, approved: bool) -> None:
+    question: Step = {
+        "type": "tool.approval",
+        "approval_id": "apr_1",
+        "tool_call_id": "1",
+        "name": "crm.update",
+        "arguments": {"id": "OPP-1"},
+        "reason": "It has read text that is not yours.",
+    }
+    finished: Step = {"type": "tool.finished", "tool_call_id": "1", "name": "crm.update", "ok": True, "result": {}}
+    server = ChatServer([question, AWAIT_ANSWER, finished | {"duration_ms": 3}, text("Done."), answer("Done.")])
+    with running(server), Terminal("chat", "--url", server.url, folder=tmp_path) as terminal:
+        terminal.wait_for("you> ")
+        terminal.type("Update it\r")
+        shown = terminal.wait_for("Run it? [y/N] ")
+        assert "crm.update(id: OPP-1)" in shown
+        assert "It has read text that is not yours." in shown
+        terminal.type(f"{typed}\r")
+        terminal.wait_for("Done.")
+        terminal.wait_for("you> ")
+        terminal.press_ctrl_d()
+        assert terminal.exit_code() == 0
+    answers = [frame for frame in server.frames if frame["type"] == "approval"]
+    assert answers == [{"type": "approval", "approval_id": "apr_1", "approved": approved}]

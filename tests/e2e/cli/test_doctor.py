@@ -21,6 +21,7 @@ from serve_app.storage.sqlite import SqliteStore
 from tests.e2e.cli.servers import PAGES, READY, companions, pages
 from tests.unit.cli.conftest import Run
 
+ISSUER_OF_NOWHERE = '{"mode": "jwt", "issuer": "i", "audience": "a", "jwks": "/nowhere"}'
 PROVIDER = CompanionSettings(port=0, only=("provider",), provider=ProviderSettings(api_key="right"))
 
 
@@ -79,6 +80,8 @@ def test_the_table_marks_findings_and_says_what_to_do(run: Run, monkeypatch: pyt
         ("PARLEY_TURN__MAX_STEPS", "0", "settings", "Setting PARLEY_TURN__MAX_STEPS cannot be used"),
         ("PARLEY_HOTS", "x", "settings", "Setting PARLEY_HOTS does not exist"),
         ("PARLEY_MODE", "production", "settings", "PARLEY_AUTH__MODE"),
+        ("PARLEY_ADMIN_TOKEN", "short", "settings", "PARLEY_ADMIN_TOKEN: must have at least 32 characters"),
+        ("PARLEY_AUTH", ISSUER_OF_NOWHERE, "sign-in", "PARLEY_AUTH__JWKS"),
         ("PARLEY_MODELS", "/nowhere", "models file", "set PARLEY_MODELS"),
         ("PARLEY_MCP_SERVERS", "/nowhere", "tools file", "set PARLEY_MCP_SERVERS"),
         ("PARLEY_PROMPTS_DIR", "/nowhere", "prompts", "PARLEY_PROMPTS_DIR"),
@@ -157,9 +160,9 @@ def test_tool_servers_are_asked_and_one_that_is_down_is_no_problem(
 ) -> None:
     with companions(CompanionSettings(port=0, only=("crm",))) as server:
         entries = {
-            "crm": {"url": f"{server.url}/crm/mcp", "roles": ["sales"]},
-            "mine": {"url": f"{server.url}/crm/mcp"},
-            "gone": {"url": "http://127.0.0.1:9/mcp", "roles": ["sales"], "connect_timeout_s": 1},
+            "crm": {"url": f"{server.url}/crm/mcp", "roles": ["sales"], "private": True},
+            "mine": {"url": f"{server.url}/crm/mcp", "private": True},
+            "gone": {"url": "http://127.0.0.1:9/mcp", "roles": ["sales"], "private": True, "connect_timeout_s": 1},
         }
         (folder / "servers.json").write_text(json.dumps({"mcpServers": entries}))
         monkeypatch.setenv("PARLEY_MCP_SERVERS", str(folder / "servers.json"))

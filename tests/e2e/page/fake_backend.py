@@ -28,7 +28,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 import serve_app
 from serve_app.ingress.edge import CSP
-from tests.e2e.page.scripts import TOOLS, Cut, Gate, script_for
+from tests.e2e.page.scripts import TOOLS, Answered, Cut, Gate, script_for
 
 WEB_DIR = Path(serve_app.__file__).parent / "web"
 JSON = dict[str, Any]
@@ -98,6 +98,9 @@ class FakeBackend:
         self.lose_next_query = False
         self.queues = False
         self.busy_sessions = 0
+        self.refuse_answers = False
+        self.answers: list[tuple[str, bool]] = []
+        self.approval: asyncio.Future[bool]
         self.conversations: dict[str, Conversation] = {}
         self._turns: dict[str, Turn] = {}
         self._sockets: set[WebSocket] = set()
@@ -115,6 +118,8 @@ class FakeBackend:
         self.lose_next_query = False
         self.queues = False
         self.busy_sessions = 0
+        self.refuse_answers = False
+        self.answers.clear()
         self.conversations.clear()
         self._turns.clear()
 
@@ -149,6 +154,7 @@ class FakeBackend:
         routes = [
             Route("/", lambda _: FileResponse(WEB_DIR / "index.html")),
             Mount("/assets", StaticFiles(directory=WEB_DIR)),
+            Route("/api/auth", lambda _: JSONResponse({"mode": "development"})),
             Route("/api/capabilities", self._capabilities),
             Route("/api/conversations", self._list),
             Route(conversation, self._get, methods=["GET"]),
@@ -157,6 +163,7 @@ class FakeBackend:
             Route(conversation + "/messages", self._messages),
             Route(conversation + "/messages/{message_id}", self._react, methods=["PATCH"]),
             Route("/api/turns/{id}", self._turn),
+            Route("/api/approvals/{id}", self._answer, methods=["POST"]),
             WebSocketRoute("/ws/chat", self._chat),
         ]
         return _Policy(Starlette(routes=routes))
@@ -245,6 +252,14 @@ class FakeBackend:
         if found is None:
             return _missing()
         return JSONResponse({"turn_id": found.turn_id, "state": "accepted", "waits": found.waits})
+
+    async def _answer(self, request: Request) -> Response:
+        self.answers.append((request.path_params["id"], (await request.json())["approved"]))
+        if self.refuse_answers:
+            body = {"code": "overloaded", "detail": "The store is away.", "retryable": True, "status": 503}
+            return JSONResponse(body, status_code=503, media_type="application/problem+json")
+        self.approval.set_result(self.answers[-1][1])
+        return JSONResponse({"approval_id": self.answers[-1][0], "state": "approved"})
 
     # WebSocket
 
@@ -343,6 +358,9 @@ class FakeBackend:
                 await asyncio.wait(waits, timeout=GATE_S, return_when=asyncio.FIRST_COMPLETED)
                 for wait in waits:
                     wait.cancel()
+            elif isinstance(item, Answered):
+                for event in await self._answered(turn, item):
+                    answer.take(event)
             elif isinstance(item, Cut):
                 await self.drop_connections()
             elif item["type"] == "title":
@@ -368,6 +386,17 @@ class FakeBackend:
         if conversation.active is not None:
             conversation.active.waits = False
             self._spawn(self._run(conversation.active, conversation))
+
+    async def _answered(self, turn: Turn, question: Answered) -> list[JSON]:
+        """What comes of the user's answer; nothing where the turn is stopped meanwhile."""
+        self.approval = asyncio.get_running_loop().create_future()
+        stopped = asyncio.create_task(turn.cancelled.wait())
+        waits: set[asyncio.Future[Any]] = {stopped, self.approval}
+        await asyncio.wait(waits, timeout=GATE_S, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not self.approval.done():
+            return []
+        return question.approved if self.approval.result() else question.declined
 
     async def _tail(self, ws: WebSocket, turn: Turn, after: int) -> None:
         sent = after
@@ -408,8 +437,10 @@ class _Answer:
             if not self.parts or self.parts[-1]["type"] != "text":
                 self.parts.append({"type": "text", "text": ""})
             self.parts[-1]["text"] += event["delta"]
-        elif kind == "tool.started":
+        elif kind in {"tool.started", "tool.approval"}:
             name, call_id = event["name"], event["tool_call_id"]
+            if any(part.get("toolCallId") == call_id for part in self.parts):
+                return
             self.parts.append({"type": f"tool-{name}", "toolCallId": call_id, "input": event["arguments"]})
         elif kind == "tool.finished":
             part = next(p for p in self.parts if p.get("toolCallId") == event["tool_call_id"])

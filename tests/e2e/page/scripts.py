@@ -19,11 +19,19 @@ class Gate:
     """The answer waits here until the test opens the gate, or the user stops it."""
 
 
+class Answered:
+    """The answer waits here until the user has answered the question before; what would be done on a yes, and on a no."""
+
+    def __init__(self, approved: list[JSON], declined: list[JSON]) -> None:
+        self.approved = approved
+        self.declined = declined
+
+
 class Cut:
     """All connections are cut here; the turn goes on."""
 
 
-Item = JSON | Gate | Cut
+Item = JSON | Gate | Answered | Cut
 
 OPPORTUNITIES = """Contoso has **three open opportunities**, worth *413,000 EUR* together:
 
@@ -107,6 +115,13 @@ def _held_tool() -> list[Item]:
     return [started, Gate(), finished, *text("Done.")]
 
 
+def _asking() -> list[Item]:
+    started, finished = tool("u", "crm.update_opportunity", {"id": "OPP-1001", "stage": "lost"}, {"stage": "lost"})
+    asked = started | {"type": "tool.approval", "approval_id": "apr_1", "reason": "It has read text that is not yours."}
+    declined = finished | {"ok": False, "result": "Not run: the user declined it."}
+    return [*text("Let me see. "), asked, Answered([started, finished], [declined]), *text("That is that.")]
+
+
 def _held() -> list[Item]:
     return [*text("The beginning of a long answer."), Gate(), *text(" And its end.")]
 
@@ -167,6 +182,7 @@ _SCRIPTS = {
     "opportunities": _opportunities,
     "hold a tool": _held_tool,
     "hold": _held,
+    "ask me first": _asking,
     "tool that fails": _failing_tool,
     "start over late": _reset_late,
     "start over": _reset,

@@ -18,10 +18,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from serve_app.domain.events import EventRecord
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import ConversationKey, TurnKey
+from serve_app.settings import Settings
 from serve_app.turns.port import Title
+from serve_app.wire.ai_sdk import Approvals
 from tests.peers import REQUIRE, node
-from tests.simulators.ingress.conftest import Server
-from tests.unit.ingress.stages import answered, text, tool_finished, tool_started
+from tests.simulators.ingress.conftest import Server, serving
+from tests.unit.ingress.obeying import obeying, tools
+from tests.unit.ingress.stages import answered, make_stages, text, tool_finished, tool_started
+from tests.unit.ingress.whole import real_turns
 from tests.unit.wire.turn_logs import (
     answer,
     batches,
@@ -123,7 +127,10 @@ def test_any_log_is_read_without_a_complaint(version: str, command: list[str]) -
         logs.append(parts)
 
     gather()  # one process reads them all
-    for parts, reading in zip(logs, read(command, version, *(encode_all(parts) for parts in logs)), strict=True):
+    approvals: Approvals = "data" if version == "ai5" else "native"
+    for parts, reading in zip(
+        logs, read(command, version, *(encode_all(parts, approvals=approvals) for parts in logs)), strict=True
+    ):
         assert reading["invalid"] == [], parts
         told = [record for batch in parts for record in batch if isinstance(record, EventRecord) and record.terminal]
         failed_turn = not told or b'"turn.failed"' in told[0].body[:30]
@@ -197,3 +204,40 @@ async def test_the_sdks_own_chat_asks_again_edits_and_goes_on(version: str, serv
     stored = (await server.stages.store.list_messages(key)).items
     assert [message.text for message in stored] == ["Hello", "Answer 4", "More", "Answer 5"]
     assert len((await server.stages.store.list_messages(key, replaced=True)).items) == 8
+
+
+@pytest.mark.parametrize("approved", [True, False])
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_the_sdks_own_chat_answers_a_question_and_reads_on_in_the_same_message(
+    version: str, approved: bool, command: list[str]
+) -> None:
+    scripted = tools()
+    stages = make_stages()
+    async with (
+        real_turns(obeying(), scripted, Settings(store="memory"), stages) as services,
+        serving(services, stages) as server,
+    ):
+        seen = await run(
+            [command[0], "approve.mjs"],
+            {
+                "version": version,
+                "api": f"{server.http}/api/chat",
+                "approvals": f"{server.http}/api/approvals",
+                "chatId": "conv-1",
+                "headers": {"x-dev-user": "ana"},
+                "approved": approved,
+            },
+        )
+    assert seen["error"] is None
+    assert seen["messages"] == 2
+    assert seen["waiting"]["id"] == seen["message"]["id"]
+    assert [call.name for call in scripted.calls] == (["crm.find", "crm.update"] if approved else ["crm.find"])
+    parts = [part for part in seen["message"]["parts"] if part["type"] not in {"step-start", "data-paused"}]
+    assert [part["type"] for part in parts if not part["type"].startswith("data-")] == [
+        *("text", "tool-crm.find", "text", "tool-crm.update", "text")
+    ]
+    update = next(part for part in parts if part["type"] == "tool-crm.update")
+    refused = "output-error" if version == "ai5" else "output-denied"
+    assert update["state"] == ("output-available" if approved else refused)
+    text = "".join(part["text"] for part in parts if part["type"] == "text")
+    assert text == "Looking. As told. Done."

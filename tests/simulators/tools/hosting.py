@@ -140,7 +140,8 @@ async def executor(
 
 
 def http(url: str, name: str = "box", **keys: Any) -> HttpServer:
-    return HttpServer(name=name, url=url, **({"roles": ("sales",)} | keys))
+    said: dict[str, Any] = {"roles": ("sales",), "private": True} | keys
+    return HttpServer(name=name, url=url, **said)
 
 
 def stdio(name: str = "box", **keys: Any) -> StdioServer:

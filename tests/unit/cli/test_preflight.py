@@ -137,3 +137,23 @@ def test_a_script_that_cannot_be_read_is_named_only_where_the_simulated_provider
 def test_no_provider_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARLEY_COMPANIONS__PROVIDER", "off")
     assert "set OPENAI_API_KEY" in sentence(preflight.check_files, settings(), NO_SECRETS)
+
+
+# -- whom tokens are believed of --------------------------------------------------------------------------------------
+
+
+def test_a_file_of_keys_that_cannot_be_used_stops_the_start(folder: Path, ports: tuple[int, int]) -> None:
+    auth = {"mode": "jwt", "issuer": "i", "audience": "a", "jwks": "keys.json"}
+    said = sentence(preflight.run_all, settings(auth=auth), NO_SECRETS)
+    assert said.startswith("Setting PARLEY_AUTH__JWKS: the file ")
+    assert said.endswith("cannot be read: No such file or directory.")
+
+
+def test_a_signing_key_that_cannot_sign_stops_the_start_and_none_is_made_by_checking(
+    folder: Path, ports: tuple[int, int]
+) -> None:
+    accounts = settings(auth={"mode": "accounts"})
+    nonsense = Secrets.model_validate({"parley_signing_key": "nonsense"})
+    assert sentence(preflight.run_all, accounts, nonsense).startswith("Setting PARLEY_SIGNING_KEY: must hold")
+    preflight.check_auth(accounts, NO_SECRETS)
+    assert not (folder / "data" / "keys").exists()

@@ -14,7 +14,7 @@ from deployments.options import STAGES, load_serve_config, stage_options
 from deployments.shell import Shell, StageContext
 from serve_app.app import BuildArgs, build
 from serve_app.errors import ConfigError
-from serve_app.settings import PROJECT_ROOT, CompanionSettings, Secrets, Settings
+from serve_app.settings import PROJECT_ROOT, AuthSettings, CompanionSettings, Secrets, Settings
 
 
 @pytest.fixture(autouse=True)
@@ -62,8 +62,8 @@ def test_the_way_in_is_the_ingress_and_the_stages_are_bound_as_they_talk() -> No
         "Ingress": {"turns": "Turns", "companions": "Companions", **ports},
         "Turns": ports,
         "PromptBuilder": {},
-        "ModelGateway": {},
-        "ToolExecutor": {},
+        "ModelGateway": {"store": "Store"},
+        "ToolExecutor": {"store": "Store"},
         "Store": {},
         "Companions": {},
     }
@@ -89,7 +89,9 @@ def test_with_a_provider_configured_only_the_example_tools_are_companions(monkey
     assert "Companions" in stages(graph(Settings(), Secrets.from_environment()))
 
 
-def test_production_has_no_companions() -> None:
+def test_production_has_no_companions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a token of the cluster's")
     settings = Settings().model_copy(update={"mode": "production"})
     assert "Companions" not in stages(graph(settings, Secrets()))
 
@@ -131,3 +133,13 @@ def test_serve_makes_the_arguments_a_model_so_that_misspelt_ones_are_refused() -
     assert inspect.signature(build).parameters["args"].annotation is BuildArgs
     with pytest.raises(ValueError, match="confg"):
         BuildArgs.model_validate({"confg": "x"})
+
+
+def test_production_has_no_graph_on_a_ray_that_runs_anybodys_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    production = Settings(mode="production", auth=AuthSettings(mode="accounts"))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with pytest.raises(ConfigError, match="RAY_AUTH_MODE=token for every node"):
+        graph(production, Secrets())
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a token of the cluster's")
+    assert "Ingress" in stages(graph(production, Secrets()))

@@ -10,7 +10,7 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from deployments import remote_turns
-from deployments.remote_turns import CANCEL, FOLLOW, FollowRequest, RemoteFollower, RemoteTail, RemoteTurns
+from deployments.remote_turns import ANSWERED, CANCEL, FOLLOW, FollowRequest, RemoteFollower, RemoteTail, RemoteTurns
 from serve_app.channel.local import LocalChannel, LocalNetwork
 from serve_app.channel.port import Address
 from serve_app.domain.events import EventRecord, TextDelta, TurnCancelled
@@ -320,19 +320,25 @@ async def test_a_closed_tail_shows_nothing_more(near: LocalChannel, far: LocalCh
     assert await read(tail) == [TailEnd(complete=False)]
 
 
-# -- cancel ----------------------------------------------------------------------------------------------------------
+# -- hints ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_cancel_hint_reaches_the_owner(near: LocalChannel, far: LocalChannel) -> None:
-    hinted: list[bytes] = []
+async def test_a_hint_reaches_the_owner(near: LocalChannel, far: LocalChannel) -> None:
+    hinted: list[tuple[str, bytes]] = []
 
-    async def cancel(payload: bytes) -> bytes:
-        hinted.append(payload)
-        return b""
+    def hears(what: str) -> None:
+        async def hint(payload: bytes) -> bytes:
+            hinted.append((what, payload))
+            return b""
 
-    far.handle(CANCEL, cancel)
-    await RemoteTurns(FakeHandle().handle, near, BOUND).hint_cancel(KEY, owner(far))
-    assert hinted == [KEY.turn_id.encode()]
+        far.handle(what, hint)
+
+    hears(CANCEL)
+    hears(ANSWERED)
+    turns = RemoteTurns(FakeHandle().handle, near, BOUND)
+    await turns.hint_cancel(KEY, owner(far))
+    await turns.hint_answer(KEY, owner(far))
+    assert hinted == [(CANCEL, KEY.turn_id.encode()), (ANSWERED, KEY.turn_id.encode())]
 
 
 async def test_a_cancel_hint_that_cannot_be_given_is_no_failure(near: LocalChannel, far: LocalChannel) -> None:

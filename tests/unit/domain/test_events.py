@@ -14,6 +14,7 @@ from serve_app.domain.events import (
     EventRecord,
     StepReset,
     TextDelta,
+    ToolApproval,
     ToolFeedback,
     ToolFinished,
     ToolStarted,
@@ -36,6 +37,27 @@ EVENTS: list[tuple[TurnEvent, dict[str, Any]]] = [
     (
         TextDelta(turn_id=TURN, seq=2, delta='Grüße "you"\n'),
         {"type": "text.delta", "turn_id": TURN, "seq": 2, "delta": 'Grüße "you"\n'},
+    ),
+    (
+        ToolApproval(
+            turn_id=TURN,
+            seq=3,
+            approval_id="apr_1",
+            tool_call_id="k1",
+            name="crm.update",
+            arguments={"id": "O-1"},
+            reason="It changes something.",
+        ),
+        {
+            "type": "tool.approval",
+            "turn_id": TURN,
+            "seq": 3,
+            "approval_id": "apr_1",
+            "tool_call_id": "k1",
+            "name": "crm.update",
+            "arguments": {"id": "O-1"},
+            "reason": "It changes something.",
+        },
     ),
     (
         ToolStarted(turn_id=TURN, seq=3, tool_call_id="k1", name="crm.find", arguments={"q": {"deep": [None, 1.5]}}),

@@ -93,7 +93,7 @@ def http_scope(method: str, path: str, headers: Mapping[str, str], query: str = 
         "raw_path": path.encode(),
         "query_string": query.encode(),
         "root_path": "",
-        "headers": [(b"host", b"testserver")] + [(k.lower().encode(), v.encode()) for k, v in headers.items()],
+        "headers": [(k.lower().encode(), v.encode()) for k, v in ({"host": "testserver"} | dict(headers)).items()],
         "client": ("127.0.0.1", 1),
         "server": ("testserver", 80),
     }

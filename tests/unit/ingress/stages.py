@@ -123,6 +123,7 @@ class ScriptedTurns:
     runs: list[TurnKey] = field(default_factory=list)
     follows: list[tuple[str, int]] = field(default_factory=list)
     hints: list[str] = field(default_factory=list)
+    answer_hints: list[str] = field(default_factory=list)
     tails: dict[str, list[QueueTail]] = field(default_factory=dict)
     playing: set[asyncio.Task[None]] = field(default_factory=set)
     before_playing: Callable[[TurnKey], Awaitable[None]] | None = None
@@ -146,6 +147,9 @@ class ScriptedTurns:
 
     async def hint_cancel(self, key: TurnKey, owner: Owner) -> None:
         self.hints.append(key.turn_id)
+
+    async def hint_answer(self, key: TurnKey, owner: Owner) -> None:
+        self.answer_hints.append(key.turn_id)
 
     def start(self, key: TurnKey) -> None:
         self.runs.append(key)

@@ -161,6 +161,7 @@ async def test_a_tool_server_that_is_down_degrades_and_does_not_stop(client: Cli
         "state": "down",
         "tools": 0,
         "error": "connection refused",
+        "quarantined": [],
     }
 
 
@@ -312,12 +313,20 @@ async def test_turns_run_while_the_catalog_cannot_be_had(client: Client, stages:
 
 
 async def test_authz_says_who_and_what(app: FastAPI) -> None:
+    nothing_said = {"requests_per_minute": None, "concurrent_turns": None, "tokens_per_minute": None}
     reply = await Client(app).request("GET", "/api/authz", headers={"authorization": "Bearer ignored"})
     assert reply.json() == {
         "tenant_id": "default",
         "user_id": "dev",
         "roles": ["sales"],
         "tools": ["crm.find_account"],
+        "terms": {
+            "tools": None,
+            "denied_tools": [],
+            "model_id": None,
+            "user_limits": nothing_said,
+            "tenant_limits": nothing_said,
+        },
     }
     none = await Client(app).request("GET", "/api/authz", headers={"x-dev-roles": ""})
     assert (none.json()["roles"], none.json()["tools"]) == ([], [])

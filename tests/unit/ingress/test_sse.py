@@ -198,7 +198,6 @@ async def test_a_log_that_breaks_off_ends_the_stream_with_an_error(
         ({"id": "no/slash"}, 422, "id"),
         ({"id": 7}, 422, "id"),
         ({"model_id": "huge"}, 422, "model_id"),
-        ({"tool_id": "hr"}, 403, "tool_id"),
     ],
 )
 async def test_what_cannot_run_is_a_problem_before_the_stream(
@@ -211,6 +210,18 @@ async def test_what_cannot_run_is_a_problem_before_the_stream(
     assert stages.turns.runs == []
     left = await stages.store.list_conversations(ANA)
     assert left.items == (), "a refused message leaves no empty conversation"
+
+
+async def test_a_tool_that_one_may_not_use_is_an_error_in_the_stream(client: Client, stages: Stages) -> None:
+    reply = await client.request("POST", "/api/chat", asking() | {"tool_id": "hr"})
+    assert reply.status == 200
+    started, error, finish = chunks(reply)
+    assert started == {"type": "start"}
+    assert error["type"] == "error"
+    assert "tool_id" in error["errorText"]
+    assert finish == {"type": "finish", "finishReason": "error"}
+    assert stages.turns.runs == []
+    assert (await stages.store.list_conversations(ANA)).items == ()
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,21 @@ from serve_app.tools.port import ToolExecutor
 from serve_app.turns.local import LocalTurns
 from serve_app.turns.stage import TurnsStage
 from tests.scripted import PlainPrompts, ScriptedModels
-from tests.unit.ingress.stages import make_stages
+from tests.unit.ingress.stages import Stages, make_stages
 
 
 @asynccontextmanager
 async def over_real_turns(models: ScriptedModels, tools: ToolExecutor, settings: Settings) -> AsyncGenerator[FastAPI]:
     """The application; its turns are waited for at the end."""
-    stages = make_stages()
+    async with real_turns(models, tools, settings, make_stages()) as services:
+        yield create_app(services)
+
+
+@asynccontextmanager
+async def real_turns(
+    models: ScriptedModels, tools: ToolExecutor, settings: Settings, stages: Stages
+) -> AsyncGenerator[IngressServices]:
+    """``stages`` with the real turns stage among them."""
     stage = TurnsStage(
         owner=Owner(replica_id="one", endpoint=""),
         settings=settings,
@@ -34,5 +42,5 @@ async def over_real_turns(models: ScriptedModels, tools: ToolExecutor, settings:
     )
     stage.start()
     turns = LocalTurns(stage)
-    yield create_app(IngressServices(**{**vars(stages.services(settings)), "turns": turns}))
+    yield IngressServices(**{**vars(stages.services(settings)), "turns": turns})
     await asyncio.wait_for(turns.stop(), 10)

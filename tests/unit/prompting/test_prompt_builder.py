@@ -13,6 +13,7 @@ from serve_app.domain.conversation import Message, SessionPrompt, TextPart
 from serve_app.domain.identity import Principal
 from serve_app.domain.prompts import PromptRequest
 from serve_app.domain.tools import ToolSpec
+from serve_app.domain.untrusted import NOTICE
 from serve_app.errors import ConfigError, Internal, NotFound, TooLarge
 from serve_app.prompting.builder import MAX_TITLE_CONTENT_TOKENS, LocalPromptBuilder
 from serve_app.prompting.connect import connect
@@ -66,7 +67,7 @@ async def test_a_prompt_is_system_history_user_with_the_templates_settings(build
     )
     prompt = await builder.build(request(prompt_name="coach", history=history))
     assert [(item.role, item.content) for item in prompt.messages] == [
-        ("system", "Coach."),
+        ("system", f"Coach.\n\n{NOTICE}"),
         ("user", "user 1"),
         ("assistant", "assistant 1"),
         ("user", "Hello?"),
@@ -84,7 +85,7 @@ async def test_the_kept_prompt_is_used_while_nothing_it_was_made_from_changes(
     marked = replace(kept, text="as it was kept")
     prompt = await builder.build(request(kept=marked, query="Another?"))
     assert prompt.session_prompt is marked
-    assert prompt.messages[0].content == "as it was kept"
+    assert prompt.messages[0].content == f"as it was kept\n\n{NOTICE}"
 
 
 @pytest.mark.parametrize(

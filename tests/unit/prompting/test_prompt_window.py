@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from serve_app.domain.conversation import Message, MessageStatus, Part, Role, TextPart, ToolCallPart, ToolResultPart
 from serve_app.domain.generation import ModelMessage
 from serve_app.domain.tools import ToolSpec
-from serve_app.domain.transcript import transcript
+from serve_app.domain.transcript import step_messages, transcript
 from serve_app.errors import TooLarge
 from serve_app.prompting.tokens import PRIMING_TOKENS, message_tokens, tool_tokens
-from serve_app.prompting.window import SHORT_RESULT_TOKENS, Window, answer_tokens, fit
+from serve_app.prompting.window import SHORT_RESULT_TOKENS, Window, _cut, answer_tokens, fit
 from tests.unit.prompting.conftest import WordCounter
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -237,3 +237,14 @@ def test_whatever_the_history_a_window_is_valid_and_within_the_context(
     if needed <= limit:
         assert found.dropped_messages == 0
         assert inside == tuple(tail)
+
+
+def test_a_quoted_result_that_is_cut_stays_quoted() -> None:
+    part = ToolResultPart(tool_call_id="k1", name="crm.find", ok=True, result="w " * 5_000, untrusted=True)
+    asking = ToolCallPart(tool_call_id="k1", name="crm.find", arguments={})
+    told = step_messages((asking, part))[1]
+    cut = _cut(WordCounter(), told)
+    assert len(cut.content) < len(told.content)
+    first, last = cut.content.split("\n")[0], cut.content.split("\n")[-1]
+    assert first.startswith("===== result of crm.find begins ")
+    assert last == first.replace(" begins ", " ends ")

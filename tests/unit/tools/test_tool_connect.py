@@ -13,7 +13,9 @@ from serve_app.telemetry import MemoryMetrics
 from serve_app.tools.connect import connect
 from tests.simulators.tools.hosting import free_port
 
-FILE = '{"mcpServers": {"box": {"url": "http://127.0.0.1:${BOX_PORT}/mcp", "roles": ["*"], "description": "Box"}}}'
+FILE = """{"mcpServers": {"box": {
+    "url": "http://127.0.0.1:${BOX_PORT}/mcp", "roles": ["*"], "private": true, "description": "Box"
+}}}"""
 
 
 def settings(file: Path) -> Settings:

@@ -60,13 +60,19 @@ class Bench:
             metrics=self.metrics,
         )
 
-    async def accept(self, content: str = "Hello", conversation: str = "c1", timeout_s: float = 60) -> TurnKey:
+    async def accept(
+        self,
+        content: str = "Hello",
+        conversation: str = "c1",
+        timeout_s: float = 60,
+        query: Query | None = None,
+    ) -> TurnKey:
         key = ConversationKey.of(PRINCIPAL, conversation)
         await self.store.ensure_conversation(key)
         turn = NewTurn(
             key=TurnKey.new(key),
             principal=PRINCIPAL,
-            query=Query(content=content),
+            query=query or Query(content=content),
             created_at=datetime.now(UTC),
             deadline=time.time() + timeout_s,
         )

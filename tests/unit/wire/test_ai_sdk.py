@@ -15,6 +15,7 @@ from tests.unit.wire.turn_logs import (
     TURN,
     Spec,
     answer,
+    approval,
     batches,
     cancelled,
     delta,
@@ -176,6 +177,73 @@ def test_without_a_known_model_none_is_named() -> None:
     assert all(chunk["type"] != "data-model" for chunk in chunks_of(started(), answer(), model_id=None))
 
 
+def paused(*specs: Spec) -> tuple[UiMessageStream, list[Chunk]]:
+    stream = UiMessageStream("conv-1", TURN)
+    shown = stream.encode(log_of(*specs))
+    assert stream.waits
+    return stream, parse(shown + stream.pause())[0]
+
+
+ASKED = (started(), delta("Well. "), approval("c1"))
+
+
+def test_a_question_ends_the_response_with_what_the_client_needs_to_go_on() -> None:
+    _, chunks = paused(*ASKED)
+    named = {"toolCallId": "c1", "toolName": "crm.update"}
+    assert chunks[-8:] == [
+        {"type": "text-end", "id": "text-1"},
+        {"type": "tool-input-start", **named},
+        {"type": "tool-input-available", **named, "input": {"id": 1}},
+        {
+            "type": "data-tool-approval",
+            "id": "apr_1",
+            "data": {"approvalId": "apr_1", "toolCallId": "c1", "reason": "It changes something."},
+        },
+        {"type": "tool-approval-request", "approvalId": "apr_1", "toolCallId": "c1"},
+        {"type": "data-paused", "data": {"turn_id": TURN, "seq": 3}},
+        {"type": "finish-step"},
+        {"type": "finish", "finishReason": "tool-calls"},
+    ]
+
+
+def test_a_stream_does_not_pause_while_another_call_runs() -> None:
+    stream = UiMessageStream("conv-1", TURN)
+    log = log_of(*ASKED, tool("c2"), result("c2"))
+    stream.encode(log[:4])
+    assert not stream.waits
+    stream.encode(log[4:])
+    assert stream.waits
+
+
+@pytest.mark.parametrize(
+    ("after", "kinds"),
+    [
+        ((tool("c1"), result("c1")), ["tool-output-available"]),
+        ((tool("c1"), result("c1", ok=False)), ["tool-output-error"]),
+        ((result("c1", ok=False),), ["tool-output-denied"]),
+    ],
+)
+def test_the_next_response_goes_on_in_the_same_message(after: tuple[Spec, ...], kinds: list[str]) -> None:
+    log = log_of(*ASKED, *after, delta("So.", step=1), answer(step=1))
+    stream = UiMessageStream("conv-1", TURN)
+    stream.skip(log[:3], {"apr_1"})
+    assert not stream.waits
+    chunks = parse(stream.encode(log[3:]) + stream.close())[0]
+    assert [chunk["type"] for chunk in chunks] == [
+        *("start", *kinds, "start-step", "text-start", "text-delta", "text-end", "finish-step", "finish")
+    ]
+    assert chunks[0] == {"type": "start", "messageId": "msg_a"}
+    assert chunks[len(kinds) + 2]["id"] == "text-2", "parts of one message have ids of their own"
+
+
+def test_as_data_a_question_is_one_part_and_nothing_pauses() -> None:
+    stream = UiMessageStream("conv-1", TURN, approvals="data")
+    shown = stream.encode(log_of(*ASKED))
+    assert not stream.waits
+    assert b"data-tool-approval" in shown
+    assert b"tool-approval-request" not in shown
+
+
 def test_a_stream_that_breaks_off_says_so() -> None:
     stream = UiMessageStream("conv-1", TURN)
     out = stream.encode(log_of(started(), delta("Hal"))) + stream.fail("The log cannot be read.")
@@ -250,6 +318,12 @@ def check_grammar(chunks: list[Chunk]) -> None:
             case "tool-output-available" | "tool-output-error":
                 open_calls.remove(chunk["toolCallId"])
                 assert ("errorText" in chunk) == (chunk["type"] == "tool-output-error")
+            case "data-tool-approval":
+                assert chunk["data"]["toolCallId"] in open_calls
+            case "tool-approval-request":
+                assert chunk["toolCallId"] in open_calls
+            case "tool-output-denied":
+                open_calls.remove(chunk["toolCallId"])
             case "error" | "abort" | "finish" | "data-title":
                 assert not in_step or chunk["type"] == "data-title"
             case kind:

@@ -88,6 +88,7 @@ def test_calls_carry_arguments_results_and_sizes() -> None:
         "ok": True,
         "result": {"id": 7},
         "result_bytes": 8,
+        "approval_id": None,
     }
     assert (other["outcome"], other["ok"], other["result"]) == ("failed", False, "It is down.")
     assert (third["outcome"], third["ok"], third["result"], third["result_bytes"]) == ("unfinished", None, None, 0)

@@ -12,6 +12,7 @@ from serve_app.domain.events import (
     EventRecord,
     StepReset,
     TextDelta,
+    ToolApproval,
     ToolFinished,
     ToolStarted,
     TurnCancelled,
@@ -20,7 +21,7 @@ from serve_app.domain.events import (
     TurnStarted,
 )
 from serve_app.turns.port import Title
-from serve_app.wire.ai_sdk import UiMessageStream
+from serve_app.wire.ai_sdk import Approvals, UiMessageStream
 
 TURN = "conv-1.01ARZ3NDEKTSV4RRFFQ69G5FAV"
 Spec = tuple[str, dict[str, Any], int]
@@ -29,6 +30,7 @@ Spec = tuple[str, dict[str, Any], int]
 _KINDS: dict[str, type[TurnEvent]] = {
     "started": TurnStarted,
     "delta": TextDelta,
+    "approval": ToolApproval,
     "tool": ToolStarted,
     "result": ToolFinished,
     "reset": StepReset,
@@ -61,6 +63,11 @@ def result(call_id: str, ok: bool = True, value: Any = "found", step: int = 0, n
     return ("result", {"tool_call_id": call_id, "name": name, "ok": ok, "result": value, "duration_ms": 1}, step)
 
 
+def approval(call_id: str, step: int = 0, approval_id: str = "apr_1", name: str = "crm.update") -> Spec:
+    named = {"approval_id": approval_id, "tool_call_id": call_id, "name": name}
+    return ("approval", {**named, "arguments": {"id": 1}, "reason": "It changes something."}, step)
+
+
 def reset(step: int = 0) -> Spec:
     return ("reset", {"step": step}, step)
 
@@ -89,6 +96,7 @@ _middle = st.one_of(
     st.builds(delta, _text, _step),
     st.builds(tool, _call, _step, st.sampled_from(["crm.a", "hr.b"]), st.dictionaries(_text, _json, max_size=2)),
     st.builds(result, _call, st.booleans(), _json, _step),
+    st.builds(approval, _call, _step),
     st.builds(reset, _step),
 )
 _end = st.one_of(
@@ -114,7 +122,11 @@ def batches(draw: st.DrawFn) -> list[list[EventRecord | Title]]:
     return [items[a:b] for a, b in zip([0, *cuts], [*cuts, len(items)], strict=True)]
 
 
-def encode_all(parts: Sequence[Sequence[EventRecord | Title]], model_id: str | None = "small") -> bytes:
-    """A whole stream."""
-    stream = UiMessageStream("conv-1", TURN, model_id)
+def encode_all(
+    parts: Sequence[Sequence[EventRecord | Title]],
+    model_id: str | None = "small",
+    approvals: Approvals = "native",
+) -> bytes:
+    """A whole stream; one that would pause goes on."""
+    stream = UiMessageStream("conv-1", TURN, model_id, approvals=approvals)
     return b"".join(stream.encode(batch) for batch in parts) + stream.close()

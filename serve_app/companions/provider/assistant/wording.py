@@ -16,6 +16,8 @@ _MAX_ROWS: Final = 12
 _MAX_COLUMNS: Final = 7
 _MAX_TEXT_CHARS: Final = 2000
 _MAX_CELL_CHARS: Final = 120
+_QUOTATION: Final = re.compile(r"\A=====[^\n]* begins [0-9a-f]{16}\n(.*)\n=====[^\n]* ends [0-9a-f]{16}\Z", re.DOTALL)
+"""How a caller may mark a result as somebody else's words."""
 _ERROR_PREFIX: Final = re.compile(r"^(?:error executing tool [\w./-]+:?\s*|error\b:?\s*)", re.IGNORECASE)
 _MONEY: Final = word_set("amount price value budget cost total")
 _IRREGULAR: Final = {"person": "people", "child": "children"}
@@ -35,7 +37,7 @@ class Result:
 
 def read_result(text: str) -> Result:
     """Read the text of a tool message: bare JSON, an MCP result, an error object, or plain text."""
-    stripped = text.strip()
+    stripped = _QUOTATION.sub(r"\1", text.strip())
     try:
         value = msgspec.json.decode(stripped)
     except msgspec.DecodeError:
