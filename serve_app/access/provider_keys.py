@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -79,12 +79,17 @@ class ProviderKeys:
         provider: str,
         key: str,
         *,
+        origins: Mapping[str, str],
         if_match: str | None = None,
         request_id: str = "",
     ) -> Saved[ProviderKeyRecord]:
-        """Writes the key in place of what there is."""
+        """Writes the key in place of what there is. ``origins`` are the providers that there are, and where."""
         tenant = (await self._tenants.get(actor, tenant_id)).value
         sealer = self._sealing()
+        origin = origins.get(provider)
+        if origin is None:
+            # A key under a mistaken name would never be used, and the operator would go on paying.
+            raise InvalidInput(f"provider: there is none of this name; there are: {', '.join(sorted(origins)) or '-'}.")
         found = await self._find(tenant.tenant_id, provider)
         if found is not None:
             check_etag(found, if_match)
@@ -95,7 +100,8 @@ class ProviderKeys:
         record = ProviderKeyRecord(
             tenant_id=tenant.tenant_id,
             provider=provider,
-            sealed=sealer.seal(key, provider_place(tenant.tenant_id, provider)),
+            origin=origin,
+            sealed=sealer.seal(key, provider_place(tenant.tenant_id, provider, origin)),
             last_four=key[-4:] if len(key) >= MIN_SHOWN_CHARS else "",
             changed_at=datetime.fromtimestamp(self._clock(), UTC),
         )
@@ -104,8 +110,8 @@ class ProviderKeys:
             tenant_id=tenant.tenant_id,
             action="provider_key.put",
             target=f"provider_key:{provider}",
-            before=None if found is None else {"last_four": found.value.last_four},
-            after={"last_four": record.last_four},
+            before=None if found is None else _shown(found.value),
+            after=_shown(record),
             request_id=request_id,
         )
         etag = "" if found is None else found.etag
@@ -130,7 +136,7 @@ class ProviderKeys:
             tenant_id=tenant.tenant_id,
             action="provider_key.delete",
             target=f"provider_key:{provider}",
-            before={"last_four": found.value.last_four},
+            before=_shown(found.value),
             request_id=request_id,
         )
         await self._audit.during(change, lambda: self._directory.delete_provider_key(tenant.tenant_id, provider))
@@ -138,7 +144,7 @@ class ProviderKeys:
     async def reveal(self, tenant_id: str, provider: str) -> str:
         """The key itself, for whoever calls the provider; no route shows it. Raises NotFound, Conflict, Internal."""
         found = await self._directory.get_provider_key(tenant_id, provider)
-        return self._sealing().open(found.value.sealed, provider_place(tenant_id, provider))
+        return self._sealing().open(found.value.sealed, provider_place(tenant_id, provider, found.value.origin))
 
     async def rotate(self, actor: Principal, *, cursor: str | None = None, request_id: str = "") -> Rotated:
         """Seals the keys of some tenants again with the newest key; called until there is no ``next_cursor``, of all.
@@ -204,3 +210,8 @@ class ProviderKeys:
         if self._sealer is None:
             raise Conflict("This server has no keys to encrypt with; its operator sets PARLEY_KEYS.")
         return self._sealer
+
+
+def _shown(key: ProviderKeyRecord) -> dict[str, str]:
+    """For the audit log."""
+    return {"last_four": key.last_four, "origin": key.origin}

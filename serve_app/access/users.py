@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -112,6 +113,8 @@ class Users:
         async def remove() -> None:
             if first is not None:
                 await first(user)
+            for each in user.identities:
+                await self._keep_known(each, user)
             await self._directory.delete_user(user.tenant_id, user.user_id)
 
         await self._audit.during(change, remove)
@@ -207,6 +210,12 @@ class Users:
             if claimed in held.identities:
                 raise Conflict("That subject is another user's.")
         return found.etag
+
+    async def _keep_known(self, identity: str, user: UserRecord) -> None:
+        """An identity that is known is not provisioned again; that of a first request which died half way is not known yet."""
+        link = IdentityRecord(identity_id=identity, tenant_id=user.tenant_id, user_id=user.user_id)
+        with contextlib.suppress(Conflict):
+            await self._directory.save_identity(link, if_match="")
 
     async def _claim(self, claimed: str, user: UserRecord) -> None:
         """Points the identity at the user. It counts once the user's own record names it, too."""

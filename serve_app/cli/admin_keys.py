@@ -65,7 +65,8 @@ def remove(context: typer.Context, provider: Provider, tenant: OfTenant = None) 
 def rotate(context: typer.Context) -> None:
     """Encrypt all tenants' keys again with the newest of `PARLEY_KEYS`. Safe to repeat.
 
-    When it is done, the older keys can be taken out of `PARLEY_KEYS`.
+    When it is done and none is lost, the older keys can be taken out of `PARLEY_KEYS`. A lost key is one that none of them
+    opens: the server's log names it, and its tenant has to set it again.
     """
     api, output = opened(context)
     sealed = kept = lost = 0

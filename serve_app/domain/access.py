@@ -105,10 +105,13 @@ class ProvisioningRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ProviderKeyRecord(Struct, frozen=True, kw_only=True):
-    """A tenant's key for a model provider. ``sealed`` is the encrypted key, ``last_four`` all of it that is ever shown."""
+    """A tenant's key for a model provider. ``sealed`` is the encrypted key, ``last_four`` all of it that is ever shown.
+    ``origin`` is where the provider was when it was set: it is sent to nobody else.
+    """
 
     tenant_id: str
     provider: str
+    origin: str = ""
     sealed: str
     last_four: str
     changed_at: datetime

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from msgspec import Struct
@@ -64,7 +65,10 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
 
 
 class ModelCatalog(Struct, frozen=True, kw_only=True):
-    """``any_model``: a name that is not listed is passed on to the provider untouched. ``simulated``: no real provider."""
+    """``any_model``: a name that is not listed is passed on to the provider untouched. ``simulated``: no real provider.
+
+    ``origins``: providers by name, and where each is (``https://api.example.com``); none where they are simulated.
+    """
 
     models: tuple[ModelInfo, ...]
     default_model_id: str | None = None
@@ -72,3 +76,4 @@ class ModelCatalog(Struct, frozen=True, kw_only=True):
     any_model: bool = False
     simulated: bool = False
     default_context_tokens: int = 128_000
+    origins: Mapping[str, str] = {}

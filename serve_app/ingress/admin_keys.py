@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from serve_app.ingress.administrators import Admin, Administrator, Cursor, OfTenant, PageLimit
-from serve_app.ingress.dependencies import RequestId, problems
+from serve_app.ingress.dependencies import Chat, RequestId, problems
 from serve_app.ingress.etags import IfMatch, set_etag
 from serve_app.wire.admin import ProviderKeyPage, ProviderKeyView, RotatedView
 from serve_app.wire.admin_requests import Provider, ProviderKeyBody
@@ -30,9 +30,7 @@ async def rotate_provider_keys(
     unless some are `lost` that it may open.
     """
     rotated = await admin.provider_keys.rotate(actor, cursor=cursor, request_id=request_id)
-    return RotatedView(
-        sealed=rotated.sealed, kept=rotated.kept, lost=rotated.lost, next_cursor=rotated.next_cursor
-    )
+    return RotatedView(sealed=rotated.sealed, kept=rotated.kept, lost=rotated.lost, next_cursor=rotated.next_cursor)
 
 
 @router.put("/provider-keys/{provider}", summary="Set a key", responses=problems(400, 403, 404, 409))
@@ -41,14 +39,21 @@ async def put_provider_key(
     body: ProviderKeyBody,
     actor: Administrator,
     admin: Admin,
+    chat: Chat,
     request_id: RequestId,
     response: Response,
     if_match: IfMatch,
     tenant_id: OfTenant = None,
 ) -> ProviderKeyView:
-    """In place of what there is."""
+    """In place of what there is. It is for the provider where that is now, and is sent to no other address."""
     saved = await admin.provider_keys.put(
-        actor, tenant_id, provider, body.key.get_secret_value(), if_match=if_match, request_id=request_id
+        actor,
+        tenant_id,
+        provider,
+        body.key.get_secret_value(),
+        origins=(await chat.catalog.get()).origins,
+        if_match=if_match,
+        request_id=request_id,
     )
     set_etag(response, saved.etag)
     return ProviderKeyView.of(saved)

@@ -95,9 +95,7 @@ async def delete_user(
             await accounts.remove(user.tenant_id, user.user_id)
 
     # The account goes first: one that outlived its user would open the next user of that id by the password of then.
-    await admin.users.delete(
-        actor, tenant_id, user_id, if_match=if_match, request_id=request_id, first=remove_account
-    )
+    await admin.users.delete(actor, tenant_id, user_id, if_match=if_match, request_id=request_id, first=remove_account)
     return Response(status_code=204)
 
 

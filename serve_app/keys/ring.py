@@ -93,9 +93,9 @@ class KeyRing:
         return Sealer([_derived(key, purpose) for key in self._keys])
 
 
-def provider_place(tenant_id: str, provider: str) -> str:
-    """Where a tenant's key for a model provider belongs. No name of a provider has a slash."""
-    return f"{tenant_id}/{provider}"
+def provider_place(tenant_id: str, provider: str, origin: str) -> str:
+    """Where a tenant's key for a model provider belongs: to be sent to nobody but ``origin``. No part but that has a slash."""
+    return f"{tenant_id}/{provider}/{origin}"
 
 
 def _derived(key: bytes, purpose: str) -> bytes:

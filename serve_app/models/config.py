@@ -32,6 +32,13 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _origin(url: str) -> str:
+    """Whom a credential in a request to this address is told: scheme, host and port."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}" + ("" if parts.port is None else f":{parts.port}")
+
+
 def _empty_is_none(value: Any) -> Any:
     return value or None
 
@@ -94,6 +101,10 @@ class OpenAIProviderConfig(Provider):
     kind: Literal["openai"]
     base_url: HttpUrl
 
+    @property
+    def origin(self) -> str:
+        return _origin(self.base_url)
+
 
 class AzureProviderConfig(Provider):
     """Azure OpenAI. Its models are deployments."""
@@ -102,6 +113,10 @@ class AzureProviderConfig(Provider):
     endpoint: HttpUrl
     api_version: Annotated[str, StringConstraints(min_length=1)]
     api_key_env: EnvName
+
+    @property
+    def origin(self) -> str:
+        return _origin(self.endpoint)
 
 
 ProviderConfig = Annotated[OpenAIProviderConfig | AzureProviderConfig, Field(discriminator="kind")]

@@ -113,6 +113,9 @@ class Gateway:
             any_model=self._any is not None,
             simulated=self._config.is_simulated,
             default_context_tokens=self._config.default_context_tokens,
+            origins={}
+            if self._config.is_simulated
+            else {name: provider.origin for name, provider in self._providers.items()},
         )
 
     async def check(self, timeout_s: float = 5.0) -> tuple[ProviderState, ...]:
@@ -188,7 +191,7 @@ class Gateway:
     async def _adapter_for(self, tenant_id: str, provider: str) -> OpenAIAdapter:
         """The provider by the tenant's own key, where it has one."""
         adapter = self._adapter(provider)
-        key = await self._tenant_keys.find(tenant_id, provider)
+        key = await self._tenant_keys.find(tenant_id, provider, self._providers[provider].origin)
         return adapter if key is None else adapter.with_key(key)
 
     def _adapter(self, name: str) -> OpenAIAdapter:

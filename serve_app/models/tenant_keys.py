@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from serve_app.access.port import Saved
 from serve_app.domain.access import ProviderKeyRecord
-from serve_app.errors import NotFound, Overloaded, StageUnavailable
+from serve_app.errors import NotFound, Overloaded, StageUnavailable, UpstreamFailed
 from serve_app.keys.ring import PROVIDER_KEYS, KeyRing, provider_place
 
 FRESH_S = 30.0
@@ -24,9 +24,12 @@ MOST_KEPT = 10_000
 
 
 class TenantKeys(Protocol):
-    async def find(self, tenant_id: str, provider: str) -> str | None:
-        """The tenant's own key for the provider. Raises StageUnavailable where nobody can tell, Internal for one that cannot be
-        opened: in neither case is it the operator who should pay for the call.
+    async def find(self, tenant_id: str, provider: str, origin: str) -> str | None:
+        """The tenant's own key for the provider, which is at ``origin``.
+
+        Raises StageUnavailable where nobody can tell, Internal for one that cannot be opened, UpstreamFailed for one that was
+        set while the provider was elsewhere, and that is not for whoever is there now. In none of these cases is it the
+        operator who should pay for the call.
         """
 
 
@@ -39,7 +42,7 @@ class ProviderKeyRecords(Protocol):
 class NoTenantKeys:
     """Without ``PARLEY_KEYS`` no tenant can have stored a key."""
 
-    async def find(self, tenant_id: str, provider: str) -> str | None:  # noqa: ARG002 - the port's
+    async def find(self, tenant_id: str, provider: str, origin: str) -> str | None:  # noqa: ARG002 - the port's
         return None
 
 
@@ -59,7 +62,7 @@ class StoredTenantKeys:
         self._clock = clock
         self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
 
-    async def find(self, tenant_id: str, provider: str) -> str | None:
+    async def find(self, tenant_id: str, provider: str, origin: str) -> str | None:
         if not tenant_id:
             return None
         at = tenant_id, provider
@@ -69,7 +72,7 @@ class StoredTenantKeys:
             return kept.key
         try:
             async with asyncio.timeout(ASK_S):
-                key = await self._read(tenant_id, provider)
+                key = await self._read(tenant_id, provider, origin)
         except (Overloaded, TimeoutError):
             if kept is not None:
                 return kept.key
@@ -80,9 +83,15 @@ class StoredTenantKeys:
             self._kept.popitem(last=False)
         return key
 
-    async def _read(self, tenant_id: str, provider: str) -> str | None:
+    async def _read(self, tenant_id: str, provider: str, origin: str) -> str | None:
         try:
             found = await self._records.get_provider_key(tenant_id, provider)
         except NotFound:
             return None
-        return self._sealer.open(found.value.sealed, provider_place(tenant_id, provider))
+        if found.value.origin != origin:
+            raise UpstreamFailed(
+                f"Your tenant's own key for the model provider {provider!r} was set while that was elsewhere, so it is not "
+                "sent; an administrator sets it again, or deletes it.",
+                False,
+            )
+        return self._sealer.open(found.value.sealed, provider_place(tenant_id, provider, origin))

@@ -188,10 +188,11 @@ class ProvisioningPage(_View):
 
 
 class ProviderKeyView(_View):
-    """All that is ever shown of a key; `last_four` is empty for a very short one."""
+    """All that is ever shown of a key; `last_four` is empty for a very short one. `origin` is whom it is sent to."""
 
     tenant_id: TenantName
     provider: Annotated[str, Field(examples=["openai"])]
+    origin: Annotated[str, Field(examples=["https://api.openai.com"])]
     last_four: Annotated[str, Field(examples=["x7Qf"])]
     changed_at: datetime
     etag: Etag
@@ -201,6 +202,7 @@ class ProviderKeyView(_View):
         return cls(
             tenant_id=saved.value.tenant_id,
             provider=saved.value.provider,
+            origin=saved.value.origin,
             last_four=saved.value.last_four,
             changed_at=saved.value.changed_at,
             etag=saved.etag,

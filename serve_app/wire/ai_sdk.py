@@ -346,5 +346,9 @@ class UiMessageStream:
 
 def refused(error_text: str) -> bytes:
     """The whole stream of an input that was not accepted, for clients that look for failures in the stream."""
-    chunks = ({"type": "start"}, {"type": "error", "errorText": error_text}, {"type": "finish", "finishReason": "error"})
+    chunks = (
+        {"type": "start"},
+        {"type": "error", "errorText": error_text},
+        {"type": "finish", "finishReason": "error"},
+    )
     return b"".join(b"data: " + _ENCODE(chunk) + b"\n\n" for chunk in chunks) + DONE

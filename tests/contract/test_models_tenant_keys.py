@@ -33,11 +33,11 @@ class Records:
         self.failure: ParleyError | None = None
         self.asked = 0
 
-    def put(self, tenant: str, key: str, place: str | None = None) -> None:
-        sealed = RING.sealer(PROVIDER_KEYS).seal(key, place or provider_place(tenant, "p"))
+    def put(self, tenant: str, key: str, origin: str, place: str | None = None) -> None:
+        sealed = RING.sealer(PROVIDER_KEYS).seal(key, place or provider_place(tenant, "p", origin))
         now = datetime.now(UTC)
         self.kept[tenant, "p"] = ProviderKeyRecord(
-            tenant_id=tenant, provider="p", sealed=sealed, last_four=key[-4:], changed_at=now
+            tenant_id=tenant, provider="p", origin=origin, sealed=sealed, last_four=key[-4:], changed_at=now
         )
 
     async def get_provider_key(self, tenant_id: str, provider: str) -> Saved[ProviderKeyRecord]:
@@ -52,6 +52,7 @@ class Records:
 class Bench:
     def __init__(self, server: WireServer, key: str | None) -> None:
         self.records, self.clock, self.server = Records(), Clock(), server
+        self.origin = server.base_url.removesuffix("/v1")
         provider = OpenAIProviderConfig.model_validate(
             {"name": "p", "kind": "openai", "base_url": server.base_url, "api_key_env": "P_KEY", "max_retries": 0}
         )
@@ -86,7 +87,7 @@ async def open_bench(key: str | None = OURS) -> AsyncIterator[Bench]:
 
 async def test_a_tenant_with_a_key_of_its_own_pays_itself_and_nobody_else_does() -> None:
     async with open_bench() as bench:
-        bench.records.put("acme", ACMES)
+        bench.records.put("acme", ACMES, bench.origin)
         assert await bench.ask("acme") == f"Bearer {ACMES}"
         for other in ("globex", ""):
             assert await bench.ask(other) == f"Bearer {OURS}"
@@ -95,14 +96,14 @@ async def test_a_tenant_with_a_key_of_its_own_pays_itself_and_nobody_else_does()
 
 async def test_a_provider_that_the_operator_has_no_key_for_gets_the_tenants() -> None:
     async with open_bench(None) as bench:
-        bench.records.put("acme", ACMES)
+        bench.records.put("acme", ACMES, bench.origin)
         assert await bench.ask("acme") == f"Bearer {ACMES}"
         assert await bench.ask("globex") is None
 
 
 async def test_a_key_is_looked_up_once_in_a_while_and_a_deleted_one_is_used_no_longer() -> None:
     async with open_bench() as bench:
-        bench.records.put("acme", ACMES)
+        bench.records.put("acme", ACMES, bench.origin)
         for _ in range(3):
             await bench.ask("acme")
             await bench.ask("globex")
@@ -114,7 +115,7 @@ async def test_a_key_is_looked_up_once_in_a_while_and_a_deleted_one_is_used_no_l
 
 async def test_while_nobody_can_tell_no_one_elses_key_is_used() -> None:
     async with open_bench() as bench:
-        bench.records.put("acme", ACMES)
+        bench.records.put("acme", ACMES, bench.origin)
         bench.records.failure = StageUnavailable("It is being replaced.")
         with pytest.raises(StageUnavailable):
             await bench.ask("acme")
@@ -128,16 +129,31 @@ async def test_while_nobody_can_tell_no_one_elses_key_is_used() -> None:
 
 async def test_a_key_that_was_moved_from_another_tenant_is_not_used() -> None:
     async with open_bench() as bench:
-        bench.records.put("acme", ACMES, place=provider_place("globex", "p"))
+        bench.records.put("acme", ACMES, bench.origin, place=provider_place("globex", "p", bench.origin))
         with pytest.raises(Internal):
             await bench.ask("acme")
         assert bench.server.requests == []
 
 
+@pytest.mark.parametrize("place", ["as it was set", "as where the provider is now"])
+async def test_a_key_is_sent_to_nobody_but_the_address_it_was_set_for(place: str) -> None:
+    elsewhere = "https://api.openai.com"
+    async with open_bench() as bench:
+        if place == "as it was set":
+            bench.records.put("acme", ACMES, elsewhere)
+        else:
+            bench.records.put("acme", ACMES, bench.origin, place=provider_place("acme", "p", elsewhere))
+        with pytest.raises((UpstreamFailed, Internal)) as caught:
+            await bench.ask("acme")
+        assert not caught.value.retryable
+        assert bench.server.requests == [], "neither by the tenant's key, nor by ours"
+        assert (await bench.gateway.catalog()).origins == {"p": bench.origin}
+
+
 async def test_a_refused_key_of_a_tenants_is_named_as_such_and_not_repeated() -> None:
     async with WireServer(reply(401, error_body(f"bad key {ACMES}"))) as server:
         bench = Bench(server, OURS)
-        bench.records.put("acme", ACMES)
+        bench.records.put("acme", ACMES, bench.origin)
         with pytest.raises(UpstreamFailed) as caught:
             await bench.gateway.generate(request("acme"), lambda _: None)
         await bench.gateway.aclose()
@@ -154,7 +170,7 @@ async def test_azure_gets_the_tenants_key_too() -> None:
              "models": [ModelConfig(id="m")]}
         )  # fmt: skip
         records = Records()
-        records.put("acme", ACMES)
+        records.put("acme", ACMES, endpoint)
         keys = StoredTenantKeys(records, RING)
         gateway = Gateway(ModelsConfig(providers=(provider,)), {"p": OURS}, MemoryMetrics(), 100_000, keys)
         for tenant, key in (("acme", ACMES), ("globex", OURS)):

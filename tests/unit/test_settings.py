@@ -455,10 +455,11 @@ def test_secrets_come_from_the_environment_and_are_never_printed(monkeypatch: py
     assert pickle.loads(pickle.dumps(secrets)) == secrets  # noqa: S301 - our own bytes
 
 
+@pytest.mark.parametrize("around", ["", " " * 40])
 def test_a_token_of_the_platforms_that_could_be_guessed_is_refused_and_not_repeated(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, around: str
 ) -> None:
-    monkeypatch.setenv("PARLEY_ADMIN_TOKEN", "short-and-secret")
+    monkeypatch.setenv("PARLEY_ADMIN_TOKEN", f"short-and-secret{around}")
     with pytest.raises(ConfigError) as caught:
         Secrets.from_environment()
     assert caught.value.message == "Setting PARLEY_ADMIN_TOKEN: must have at least 32 characters."

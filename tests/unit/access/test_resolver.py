@@ -9,7 +9,9 @@ from typing import Any, cast
 import pytest
 from msgspec.structs import replace
 
+from serve_app.access.administration import Administration
 from serve_app.access.directory import StoredDirectory
+from serve_app.access.policy import OPERATOR
 from serve_app.access.resolver import NO_ACCESS, AccessResolver, provisioned_user_id
 from serve_app.access.users import identity_id
 from serve_app.caching.off import NoCache
@@ -277,6 +279,14 @@ async def test_whoever_died_half_way_through_is_let_in_the_next_time(bench: Benc
     assert (principal.roles, await bench.users()) == (("sales",), [principal.user_id])
     log = (await bench.directory.list_audit("acme")).items
     assert [(entry.actor, entry.action) for entry in log][-1:] == [("provisioning", "user.provision")], "made unseen"
+
+
+async def test_whoever_was_removed_after_a_first_request_that_died_is_not_let_in_again(bench: Bench) -> None:
+    await bench.provision("domain", "acme.test")
+    user_id = provisioned_user_id(ANA)
+    await bench.directory.save_user(UserRecord(tenant_id="acme", user_id=user_id, identities=(ANA.identity_id,)))
+    await Administration.over(bench.directory).users.delete(OPERATOR, "acme", user_id)
+    await refused(bench)
 
 
 async def test_a_user_made_by_hand_under_a_provisioned_id_is_not_taken_over(bench: Bench) -> None:

@@ -215,6 +215,7 @@ CATALOG = ModelCatalog(
     ),
     default_model_id="small",
     simulated=True,
+    origins={"openai": "https://api.openai.com", "other": "https://other.test"},
 )
 
 

@@ -17,6 +17,7 @@ from serve_app.keys.ring import KeyRing
 from tests.unit.ingress.admin_bench import NEW_KEY, OLD_KEY, AdminBench
 
 SECRET = "sk-very-secret-0123456789-wxyz"
+ORIGINS = {"openai": "https://api.openai.com"}
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ async def test_a_key_is_stored_sealed_and_shown_by_its_end_only(
     for said in (put.body, listed.body, audit.body, record.body, capsys.readouterr().out.encode()):
         assert SECRET.encode() not in said
     assert [key["provider"] for key in listed.json()["items"]] == ["openai"]
-    assert audit.json()["items"][0]["after"] == {"last_four": "wxyz"}
+    assert audit.json()["items"][0]["after"] == {"last_four": "wxyz", "origin": "https://api.openai.com"}
     assert await opened(bench, OLD_KEY).provider_keys.reveal("acme", "openai") == SECRET
 
 
@@ -95,9 +96,10 @@ async def test_keys_are_replaced_and_deleted_as_they_were_read(bench: AdminBench
 async def test_a_tenant_has_so_many_keys_and_no_more(bench: AdminBench) -> None:
     provider_keys = opened(bench, OLD_KEY).provider_keys
     operator = bench.operator
-    for number in range(MAX_KEYS_PER_TENANT):
-        await provider_keys.put(OPERATOR, "acme", f"p{number}", SECRET)
-    for provider, status in (("one-more", 422), ("p0", 200)):
+    names = ["openai", *(f"p{number}" for number in range(1, MAX_KEYS_PER_TENANT))]
+    for provider in names:
+        await provider_keys.put(OPERATOR, "acme", provider, SECRET, origins=dict.fromkeys(names, "https://p.test"))
+    for provider, status in (("other", 422), ("openai", 200)):
         path = f"/api/admin/provider-keys/{provider}"
         assert (await operator.request("PUT", path, {"key": SECRET}, query="tenant_id=acme")).status == status
 
@@ -138,7 +140,7 @@ async def test_after_a_rotation_the_old_key_is_not_needed_any_more(bench: AdminB
 
 async def test_a_key_that_nobody_can_open_does_not_keep_the_others_from_being_sealed_again(bench: AdminBench) -> None:
     lost = opened(bench, "a-key-that-is-gone-of-forty-characters-0").provider_keys
-    await lost.put(OPERATOR, "acme", "openai", SECRET)
+    await lost.put(OPERATOR, "acme", "openai", SECRET, origins=ORIGINS)
     await bench.admin_of("globex").request("PUT", "/api/admin/provider-keys/openai", {"key": SECRET})
     bench.app = bench.make_app(KeyRing.parse(f"{NEW_KEY},{OLD_KEY}"))
     rotated = (await bench.operator.request("POST", "/api/admin/provider-keys/rotate")).json()
@@ -150,14 +152,14 @@ async def test_a_key_that_another_replica_changes_meanwhile_is_sealed_with_the_n
     bench: AdminBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     behind = opened(bench, OLD_KEY).provider_keys  # started before the new key was there
-    await behind.put(OPERATOR, "acme", "openai", SECRET)
+    await behind.put(OPERATOR, "acme", "openai", SECRET, origins=ORIGINS)
     save, changed = bench.directory.save_provider_key, False
 
     async def meanwhile(key: ProviderKeyRecord, *, if_match: str | None = None) -> Saved[ProviderKeyRecord]:
         nonlocal changed
         if not changed:
             changed = True
-            await behind.put(OPERATOR, "acme", "openai", f"{SECRET}-2")
+            await behind.put(OPERATOR, "acme", "openai", f"{SECRET}-2", origins=ORIGINS)
         return await save(key, if_match=if_match)
 
     monkeypatch.setattr(bench.directory, "save_provider_key", meanwhile)
@@ -171,3 +173,12 @@ async def test_whoever_makes_a_deleted_tenant_again_does_not_get_its_keys(bench:
     assert (await bench.operator.request("DELETE", "/api/admin/tenants/acme")).status == 204
     await bench.operator.request("POST", "/api/admin/tenants", {"tenant_id": "acme"})
     assert (await bench.admin_of("acme").request("GET", "/api/admin/provider-keys")).json()["items"] == []
+
+
+async def test_a_key_for_a_provider_that_there_is_not_is_refused(bench: AdminBench) -> None:
+    reply = await bench.admin_of("acme").request("PUT", "/api/admin/provider-keys/opnai", {"key": SECRET})
+    assert (reply.status, "openai" in reply.json()["detail"]) == (422, True)
+    foreign = await bench.admin_of("acme").request(
+        "PUT", "/api/admin/provider-keys/opnai", {"key": SECRET}, query="tenant_id=globex"
+    )
+    assert foreign.status == 404
