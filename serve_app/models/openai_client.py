@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import AsyncIterator
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.parse import urlsplit
 
 import httpx2
@@ -35,6 +36,8 @@ def make_client(
         follow_redirects=False,  # a redirect would carry the prompt and Azure's key to another host
         trust_env=not _is_loopback(base_url),  # a proxy cannot reach what listens on this machine
         headers={"accept-encoding": "identity"},
+        # One client serves all tenants: what a provider says to one in a cookie must not come back with another's call.
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         event_hooks={"request": [] if api_key else [_without_credential], "response": [_bound_body]},
     )
     if isinstance(config, AzureProviderConfig):
