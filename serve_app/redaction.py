@@ -7,6 +7,7 @@ may carry them anywhere. Texts of users, arguments and results of tools are not 
 from __future__ import annotations
 
 import contextvars
+import json
 import logging
 import re
 import traceback
@@ -85,19 +86,31 @@ _SHAPES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
 )
 """What must be in a text, in lower case, for it to be worth a search; what is searched; what takes its place."""
 
+_ESCAPED = re.compile(r"[\"'\\]")
 _process: set[str] = set()
 _here: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("hidden_here", default=())
 
 
 def hide(values: Iterable[str | None]) -> None:
     """Keeps these out of everything the process logs."""
-    _process.update(value for value in values if value is not None and len(value) >= MIN_CHARS)
+    for value in values:
+        if value is not None and len(value) >= MIN_CHARS:
+            _process.update(_forms(value))
 
 
 def hide_here(values: Iterable[str]) -> None:
     """Keeps these out of what is logged in this context."""
-    given = (*_here.get(), *(value for value in values if len(value) >= MIN_CHARS))
+    given = (*_here.get(), *(form for value in values if len(value) >= MIN_CHARS for form in _forms(value)))
     _here.set(given[-MAX_HIDDEN:])
+
+
+def _forms(value: str) -> list[str]:
+    """How a value stands in a line: as it is, in JSON, in a repr (as in a traceback), and that in JSON again."""
+    if value.isascii() and value.isprintable() and not _ESCAPED.search(value):
+        return [value]
+    quoted = repr(value)[1:-1]
+    forms = (json.dumps(value)[1:-1], json.dumps(quoted)[1:-1], quoted, value)
+    return list(dict.fromkeys(forms))
 
 
 def begin_request(headers: Mapping[str, str], query: Mapping[str, str]) -> None:

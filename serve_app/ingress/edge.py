@@ -129,7 +129,7 @@ class _Exchange:
         ):
             return NotPermitted("Pages of this origin may not do this.")
         length = headers.get("content-length", "")
-        if length.isdigit() and int(length[:20]) > self._body_limit_bytes:
+        if length.isascii() and length.isdigit() and int(length[:20]) > self._body_limit_bytes:
             return too_large(self._edge.settings, self._scope["path"])
         return None
 

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.types import Receive, Scope, Send
 
 from serve_app.domain.ids import new_id
-from serve_app.errors import NotPermitted, Overloaded, ParleyError, QuotaExceeded, Unauthenticated
+from serve_app.errors import Internal, NotPermitted, Overloaded, ParleyError, QuotaExceeded, Unauthenticated
 from serve_app.identity.port import Grant
 from serve_app.ingress.addresses import client_address
 from serve_app.ingress.chat import ChatService
@@ -29,7 +29,7 @@ from serve_app.ingress.ws_session import CLOSE_NOT_PERMITTED, CLOSE_UNAUTHENTICA
 from serve_app.telemetry import logger
 from serve_app.wire.problems import encode_problem
 from serve_app.wire.requests import SessionUpdate
-from serve_app.wire.ws import ConnectionAck, ErrorFrame, Reconnect
+from serve_app.wire.ws import INTERNAL_SENTENCE, ConnectionAck, ErrorFrame, Reconnect
 
 CLOSE_DRAINING = 1012
 CLOSE_LIMITS = 1008
@@ -80,8 +80,8 @@ class ChatSocketEndpoint:
                 self._waiting.enter(address)
             else:
                 await self._services.requests.spend(grant.principal)
-        except ParleyError as error:
-            await _deny(scope, send, error, readable=TICKET in query)
+        except Exception as error:
+            await _deny(scope, send, _told(error), readable=TICKET in query)
             return
         connection_id = new_id("w_")
         structlog.contextvars.bind_contextvars(connection_id=connection_id)
@@ -98,7 +98,8 @@ class ChatSocketEndpoint:
         user = (grant.principal.tenant_id, grant.principal.user_id)
         if not self._connections.enter(user):
             refusal = QuotaExceeded("You have too many connections open; close one first.")
-            await _text(send, ErrorFrame.of(refusal).text())
+            with contextlib.suppress(OSError):
+                await _text(send, ErrorFrame.of(refusal).text())
             await _close(send, CLOSE_LIMITS, "connections")
             return
         try:
@@ -129,9 +130,12 @@ class ChatSocketEndpoint:
             if said is not None:
                 await self._services.requests.spend(said[0].principal)
             return said
-        except ParleyError as error:
-            await _text(send, ErrorFrame.of(error).text())
-            await _close(send, _close_code(error), error.code)
+        except OSError:
+            raise
+        except Exception as error:
+            refusal = _told(error)
+            await _text(send, ErrorFrame.of(refusal).text())
+            await _close(send, _close_code(refusal), refusal.code)
             return None
 
     async def _serve(
@@ -239,6 +243,14 @@ async def _deny(scope: Scope, send: Send, error: ParleyError, *, readable: bool)
         await send({"type": "websocket.accept"})
         await _text(send, ErrorFrame.of(error).text())
         await _close(send, _close_code(error), error.code)
+
+
+def _told(error: Exception) -> ParleyError:
+    """What the client is told of a failure; of one that nobody foresaw, only that there was one."""
+    if isinstance(error, ParleyError):
+        return error
+    _log.error("handshake_failed", exc_info=error)
+    return Internal(INTERNAL_SENTENCE)
 
 
 def _close_code(error: ParleyError) -> int:

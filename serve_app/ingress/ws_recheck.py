@@ -57,22 +57,28 @@ class Recheck:
                 by_identity.setdefault(identity, []).append(session)
         seats = asyncio.Semaphore(AT_ONCE)
 
-        async def look_at(sessions: list[ChatSession]) -> None:
+        async def look_at(identity: Identity, sessions: list[ChatSession]) -> None:
             async with seats:
-                await self._look_at(sessions)
+                await self._look_at(identity, sessions)
 
-        await asyncio.gather(*(look_at(sessions) for sessions in by_identity.values()))
+        await asyncio.gather(*(look_at(*each) for each in by_identity.items()))
 
-    async def _look_at(self, sessions: list[ChatSession]) -> None:
+    async def _look_at(self, identity: Identity, sessions: list[ChatSession]) -> None:
+        def still_on_it() -> list[ChatSession]:
+            # One may have brought another token meanwhile; what is found of the earlier one says nothing of it.
+            return [session for session in sessions if session.grant.grant.identity == identity]
+
+        if not (waiting := still_on_it()):
+            return
         try:
-            grant = await self._authenticator.refresh(sessions[0].grant.grant)
+            grant = await self._authenticator.refresh(waiting[0].grant.grant)
         except (Unauthenticated, NotPermitted) as error:
-            await asyncio.gather(*(session.dismiss(error) for session in sessions))
+            await asyncio.gather(*(session.dismiss(error) for session in still_on_it()))
             return
         except ParleyError as error:
             _log.warning("recheck_without_answer", reason=error.message)  # until somebody can tell, they stay
             return
-        for session in sessions:
+        for session in still_on_it():
             try:
                 session.grant.adopt(grant)
             except AccessLostError as lost:

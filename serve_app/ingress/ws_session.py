@@ -161,7 +161,7 @@ class ChatSession:
     def hang_up(self) -> None:
         """Ends :meth:`serve`, for a client that takes nothing any more: not even a goodbye can be sent."""
         self._left = True
-        if self._serving is not None:
+        if self._serving is not None and not self.hung_up:  # a second cancellation would be taken for somebody else's
             self.hung_up = True
             self._serving.cancel()
 

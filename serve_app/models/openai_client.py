@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import httpx2
 from openai import AsyncAzureOpenAI, AsyncOpenAI, DefaultAioHttpClient
 
@@ -36,10 +38,10 @@ def make_client(
         follow_redirects=False,  # a redirect would carry the prompt and Azure's key to another host
         trust_env=not _is_loopback(base_url),  # a proxy cannot reach what listens on this machine
         headers={"accept-encoding": "identity"},
-        # One client serves all tenants: what a provider says to one in a cookie must not come back with another's call.
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         event_hooks={"request": [] if api_key else [_without_credential], "response": [_bound_body]},
     )
+    _keep_no_cookies(http_client)
     if isinstance(config, AzureProviderConfig):
         return AsyncAzureOpenAI(
             azure_endpoint=base_url,
@@ -56,6 +58,28 @@ def make_client(
         timeout=timeout,
         http_client=http_client,
     )
+
+
+def _keep_no_cookies(http_client: httpx2.AsyncClient) -> None:
+    """One client serves all tenants: a cookie that came with one's answer must not go out with another's call.
+
+    aiohttp has a jar of its own below the client's, which can only be chosen when its session is made.
+    """
+    transports: list[Any] = [http_client._transport, *http_client._mounts.values()]
+    for transport in transports:
+        if hasattr(transport, "get_client"):
+            transport.client = _session_without_jar(transport)
+
+
+def _session_without_jar(transport: Any) -> Callable[[], aiohttp.ClientSession]:
+    def make() -> aiohttp.ClientSession:
+        transport.client = None  # else it would ask here again
+        made: aiohttp.ClientSession = transport.get_client()
+        connector = made.connector
+        made.detach()
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+    return make
 
 
 class _Bounded(httpx2.AsyncByteStream):

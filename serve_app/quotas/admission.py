@@ -76,8 +76,9 @@ class AdmittingStore:
             accepted = await self._accepted_before(turn)
             if accepted is not None:
                 return accepted
-            self._metrics.count("parley_refusals_total", code=refusal.code)
-            raise
+            if not (on_busy == "interrupt" and await self._opened_instead(opening, turn)):
+                self._metrics.count("parley_refusals_total", code=refusal.code)
+                raise
         try:
             accepted = await self.store.accept_turn(turn, on_busy=on_busy, max_waiting=max_waiting)
         except BaseException:
@@ -86,7 +87,7 @@ class AdmittingStore:
             raise
         if accepted.created:
             self._tell_at[turn.key.turn_id] = self._clock() + min(TELL_S, self._accepted_for_s / 2)
-        else:
+        elif accepted.turn.key != turn.key or accepted.turn.ended:
             await self._quotas.withdraw_turn(opening)
         return accepted
 
@@ -129,6 +130,17 @@ class AdmittingStore:
             max_open=min(limits.open_turns, limits.open_turns_batch) if batch else limits.open_turns,
             for_s=self._accepted_for_s,
         )
+
+    async def _opened_instead(self, opening: Opening, turn: NewTurn) -> bool:
+        """Opens a turn in the place of the one that it interrupts: whoever has as many as allowed may change their mind."""
+        try:
+            active = (await self.store.get_conversation(turn.key.conversation)).active_turn_id
+            if active is None:
+                return False
+            await self._quotas.open_turn(replace(opening, instead_of=active))
+        except ParleyError:
+            return False
+        return True
 
     async def _accepted_before(self, turn: NewTurn) -> AcceptedTurn | None:
         """The turn that a repeated input has. Asks by accepting it in place of a message that nobody has, which makes none."""

@@ -63,13 +63,16 @@ class MemoryQuotas:
         now = self._clock()
         if now - self._swept >= SWEEP_S:
             self._sweep(now)
+        if opening.turn_id in self._open:
+            return
         user, tenant = accounts_of(opening)
         if len(self._open) >= opening.max_open:
             raise refusal("open", opening.max_open)
         both = ((user, opening.user_limits), (tenant, opening.tenant_limits))
+        ending = 1 if opening.instead_of in self._open else 0
         for account, limits in both:
             of_user = account is user
-            if (most := limits.concurrent_turns) is not None and self._open_of[account] >= most:
+            if (most := limits.concurrent_turns) is not None and self._open_of[account] - ending >= most:
                 raise refusal("concurrent", most, of_user=of_user)
             if (most := limits.requests_per_minute) is not None:
                 over = self._level(account, "turns", most, now) + 1 - most

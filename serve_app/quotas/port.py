@@ -29,7 +29,8 @@ class Account(Struct, frozen=True):
 
 class Opening(Struct, frozen=True, kw_only=True):
     """A turn that asks to be opened. ``max_open``: how many of everybody's may be open with it. ``for_s``: how long it counts
-    as open while nobody tells of it.
+    as open while nobody tells of it. ``instead_of``: an open turn of the same user that is to end for this one, and so does
+    not count against it among the concurrent ones.
     """
 
     turn_id: str
@@ -39,6 +40,7 @@ class Opening(Struct, frozen=True, kw_only=True):
     tenant_limits: Limits
     max_open: int
     for_s: float
+    instead_of: str = ""
 
 
 class Sign(Struct, frozen=True, kw_only=True):
@@ -79,7 +81,10 @@ class TurnQuotas(Protocol):
     """What admission counts turns by."""
 
     async def open_turn(self, opening: Opening) -> None:
-        """Counts the turn as open, and as one of the minute. Raises QuotaExceeded and Overloaded, with ``retry_after_s``."""
+        """Counts the turn as open, and as one of the minute; one that is open already is neither refused nor counted again.
+
+        Raises QuotaExceeded and Overloaded, with ``retry_after_s``.
+        """
 
     async def withdraw_turn(self, opening: Opening) -> None:
         """Takes an opening back: the turn was not accepted after all."""

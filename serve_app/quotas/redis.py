@@ -51,14 +51,17 @@ end
 
 # KEYS: open of all, of the user, of the tenant, then turns and tokens of the user, turns and tokens of the tenant.
 # ARGV: turn, for_s, max_open, then concurrent, turns and tokens a minute of the user, the same of the tenant; 0 is no limit.
+# Last: the turn that ends for this one, or nothing.
 _OPEN = (
     _METER
     + """
 for i = 1, 3 do redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', now) end
+if redis.call('ZSCORE', KEYS[2], ARGV[1]) then return {'', 0, '0'} end
+local ending = redis.call('ZSCORE', KEYS[2], ARGV[10]) and 1 or 0
 if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) then return {'open', 0, '0'} end
 for side = 0, 1 do
   local most, turns, tokens = tonumber(ARGV[4 + side * 3]), tonumber(ARGV[5 + side * 3]), tonumber(ARGV[6 + side * 3])
-  if most > 0 and redis.call('ZCARD', KEYS[2 + side]) >= most then return {'concurrent', side, '0'} end
+  if most > 0 and redis.call('ZCARD', KEYS[2 + side]) - ending >= most then return {'concurrent', side, '0'} end
   if turns > 0 then
     local over = level(KEYS[4 + side * 2], turns) + 1 - turns
     if over > 0 then return {'turns', side, tostring(over * 60 / turns)} end
@@ -162,7 +165,7 @@ class RedisQuotas:
             for one in limits
             for number in (one.concurrent_turns, one.requests_per_minute, one.tokens_per_minute)
         ]
-        arguments = [opening.turn_id, opening.for_s, opening.max_open, *numbers]
+        arguments = [opening.turn_id, opening.for_s, opening.max_open, *numbers, opening.instead_of]
         answer = await self._ask(self._open, _keys(opening), arguments)
         if answer is None:
             await self._meanwhile.open_turn(opening)

@@ -19,7 +19,7 @@ from serve_app.models.gateway import Gateway
 from serve_app.models.tenant_keys import FRESH_S, StoredTenantKeys
 from serve_app.telemetry import MemoryMetrics
 from tests.contract.store_inputs import Clock
-from tests.simulators.models.wire_server import WAIT_S, WireServer, error_body, reply, stream, text_events
+from tests.simulators.models.wire_server import WAIT_S, Exchange, WireServer, error_body, reply, stream, text_events
 
 OURS, ACMES = "sk-ours-0123456789", "sk-acmes-own-9876543210"
 RING = KeyRing.parse("k" * 40)
@@ -148,6 +148,24 @@ async def test_a_key_is_sent_to_nobody_but_the_address_it_was_set_for(place: str
         assert not caught.value.retryable
         assert bench.server.requests == [], "neither by the tenant's key, nor by ours"
         assert (await bench.gateway.catalog()).origins == {"p": bench.origin}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_cookie_that_came_with_one_tenants_answer_does_not_go_out_with_anothers_call(host: str) -> None:
+    async def with_cookie(exchange: Exchange) -> None:
+        await exchange.head(set_cookie="session=of-acme; Path=/")
+        for data in text_events("Hi"):
+            await exchange.send(data)
+        await exchange.end()
+
+    async with WireServer(with_cookie) as server:
+        address = server.base_url.replace("127.0.0.1", host)
+        provider = OpenAIProviderConfig.model_validate({"name": "p", "kind": "openai", "base_url": address})
+        gateway = Gateway(ModelsConfig(providers=(provider,)), {"p": OURS}, MemoryMetrics(), 100_000)
+        for tenant in ("acme", "globex"):
+            await gateway.generate(request(tenant), lambda _: None)
+        await gateway.aclose()
+    assert [each.headers.get("cookie") for each in server.requests] == [None, None]
 
 
 async def test_a_refused_key_of_a_tenants_is_named_as_such_and_not_repeated() -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
+from msgspec.structs import replace
 
 from serve_app.domain.identity import Limits
 from serve_app.errors import Overloaded, ParleyError, QuotaExceeded
@@ -233,3 +234,21 @@ async def test_what_is_returned_of_a_share_is_there_again(quotas: Quotas) -> Non
     shares = await quotas.take_requests([blocked, other])
     assert [share.granted for share in shares] == [0, 3]
     assert 0 < shares[0].retry_after_s <= 6
+
+
+async def test_a_turn_that_is_open_already_is_neither_refused_nor_counted_again(opened: Opened) -> None:
+    limits = Limits(concurrent_turns=2, requests_per_minute=2)
+    await opened.quotas.open_turn(opening("1", of_user=limits, max_open=2))
+    for _ in range(3):
+        await opened.quotas.open_turn(opening("1", of_user=limits, max_open=2))
+    await opened.quotas.open_turn(opening("2", of_user=limits, max_open=2))
+    await opened.quotas.open_turn(opening("1", of_user=limits, max_open=2))
+    await refused(opening("3", of_user=limits), opened.quotas)
+
+
+async def test_a_turn_in_the_place_of_an_open_one_is_not_one_too_many(quotas: Quotas) -> None:
+    one = Limits(concurrent_turns=1)
+    await quotas.open_turn(opening("1", of_user=one, of_tenant=one))
+    await refused(replace(opening("2", of_user=one, of_tenant=one), instead_of="unknown"), quotas)
+    await quotas.open_turn(replace(opening("2", of_user=one, of_tenant=one), instead_of="1"))
+    await refused(replace(opening("3", of_user=one, of_tenant=one), instead_of="1"), quotas)

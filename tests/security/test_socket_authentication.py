@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from unittest.mock import patch
 
 import pytest
 from msgspec.structs import replace
 
 from serve_app.domain.ids import TurnKey
-from serve_app.errors import StageUnavailable
+from serve_app.errors import StageUnavailable, Unauthenticated
+from serve_app.identity.port import Grant
 from serve_app.ingress.app import create_app
 from serve_app.settings import LimitSettings
 from tests.security.conftest import Door, open_door
@@ -232,6 +234,55 @@ async def test_a_new_token_of_the_same_user_is_taken(door: Door) -> None:
         await socket.open_session("s1", accessToken="t-next")
         del door.people.people["t-anna"]  # what it was opened with is of no account any more
         assert (await socket.open_session("s1"))["user_id"] == "anna"
+
+
+@pytest.mark.parametrize("found", ["access", "none"])
+async def test_what_is_found_of_an_earlier_token_says_nothing_of_a_new_one(found: str) -> None:
+    """A look at open sockets was on its way with the earlier token as the new one came."""
+    door = open_door(LimitSettings(ws_recheck_s=0.02))
+    door.people.add("t-next", ANNA)
+    asked, go_on, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    refresh = door.people.refresh
+
+    async def slowly(grant: Grant) -> Grant:
+        assert grant.identity is not None
+        if grant.identity.subject != "t-anna" or not watched:
+            if go_on.is_set():
+                over.set()  # the next look has come: the earlier one is over
+            return await refresh(grant)
+        asked.set()
+        await go_on.wait()
+        if found == "none":
+            raise Unauthenticated("The token has expired.")
+        return await refresh(grant)
+
+    watched = False
+    with patch.object(door.people, "refresh", slowly):
+        async with door.client("t-anna").socket() as socket:
+            await socket.accepted()
+            await socket.open_session("s1")
+            watched = True
+            async with asyncio.timeout(10):
+                await asked.wait()
+                await socket.open_session("s1", accessToken="t-next")
+                go_on.set()
+                await over.wait()
+            del door.people.people["t-anna"]
+            assert (await socket.open_session("s1"))["user_id"] == "anna"
+
+
+async def test_a_crash_while_somebody_says_who_they_are_is_told_as_one(door: Door) -> None:
+    with patch.object(door.people, "with_token", side_effect=RuntimeError("the words of a bug")):
+        async with door.client(None).socket() as socket:
+            await socket.accepted()
+            socket.send(type="session.update", accessToken="whatever")
+            error = await closed(socket)
+            assert (error["code"], "bug" in error["message"]) == ("internal", False)
+            assert socket.close_code == 1011
+        async with door.client("t-anna").socket() as socket:
+            assert (await socket.message())["status"] == 500
+    async with door.client("t-anna").socket() as socket:
+        await socket.accepted()
 
 
 @pytest.mark.parametrize(("token", "code"), [("t-bert", 4403), ("t-namesake", 4403), ("nonsense", 4401)])

@@ -208,3 +208,30 @@ async def test_running_turns_are_known_again_after_the_counting_process_was_rest
         await store.accept_turn(await bench.turn("b"))
     bench.clock.advance(OPEN_FOR_S + 11)
     await store.accept_turn(await bench.turn("b"))
+
+
+async def test_an_acceptance_that_is_tried_again_as_it_is_finds_its_turn_and_leaves_it_counted() -> None:
+    """As the store's handle does after an answer that was lost: the same turn, which no client may have named."""
+    bench = Bench(LimitSettings(user_concurrent_turns=1, user_requests_per_minute=1))
+    turn = await bench.turn("a")
+    assert (await bench.store.accept_turn(turn)).created
+    again = await bench.store.accept_turn(turn)
+    assert (again.created, again.turn.key) == (False, turn.key)
+    assert bench.quotas.open_turns == 1
+    await bench.finish(turn)
+    bench.clock.advance(60)
+    assert not (await bench.store.accept_turn(turn)).created
+    assert bench.quotas.open_turns == 0
+
+
+async def test_at_the_limit_a_turn_may_be_interrupted_but_no_other_begun() -> None:
+    bench = Bench(LimitSettings(user_concurrent_turns=1))
+    first = await bench.accept("a")
+    with pytest.raises(QuotaExceeded):
+        await bench.store.accept_turn(await bench.turn("b"), on_busy="interrupt")
+    with pytest.raises(QuotaExceeded):
+        await bench.store.accept_turn(await bench.turn("a"), on_busy="queue")
+    assert bench.metrics.counts[("parley_refusals_total", "quota_exceeded")] == 2
+    accepted = await bench.store.accept_turn(await bench.turn("a"), on_busy="interrupt")
+    assert [turn.key for turn in accepted.interrupted] == [first.key]
+    assert bench.quotas.open_turns == 2
