@@ -24,10 +24,13 @@ class TextPart(Struct, frozen=True, kw_only=True, tag_field="type", tag="text", 
     untrusted: bool = False
 
 
-class ToolCallPart(Struct, frozen=True, kw_only=True, tag_field="type", tag="tool_call"):
+class ToolCallPart(Struct, frozen=True, kw_only=True, tag_field="type", tag="tool_call", omit_defaults=True):
+    """``untrusted``: see ``TextPart``; it is the arguments that may speak."""
+
     tool_call_id: str
     name: str
     arguments: dict[str, Any]
+    untrusted: bool = False
 
 
 class ToolResultPart(Struct, frozen=True, kw_only=True, tag_field="type", tag="tool_result", omit_defaults=True):

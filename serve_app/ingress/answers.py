@@ -38,6 +38,8 @@ class Answers:
             turn = await self._turn_of(principal, asked)
             if turn.ended:
                 raise Conflict("The turn has ended; nothing waits for this answer any more.")
+            if turn.cancel_requested:
+                raise Conflict("The turn is being stopped; nothing waits for this answer any more.")
             if time.time() >= asked.expires_at:
                 raise _expired()
             asked = await self._records.decide(

@@ -187,9 +187,10 @@ class RedisQuotas:
         await self._ask(self._tell, _keys(opening), [opening.turn_id, -1, 0, 1])
 
     async def tell(self, signs: Sequence[Sign]) -> None:
-        closed = [sign for sign in signs if sign.closed]
-        if closed:  # whichever of the two has counted it
-            await self._meanwhile.tell(closed)
+        away = self._clock() < self._away_until
+        ours = [sign for sign in signs if sign.closed or away]
+        if ours:  # an end whichever of the two has counted it; while Redis is away, also what goes on
+            await self._meanwhile.tell(ours)
         self._untold.extend(signs)
         if self._telling is None or self._telling.done():
             self._telling = asyncio.create_task(self._tell_all(), context=contextvars.Context())

@@ -92,10 +92,12 @@ def step_record(
     waited_s: float = 0.0,
     untrusted: bool = False,
 ) -> StepRecord:
-    """A checkpoint of a model call and as many of its tools' results as there are. ``untrusted`` is its text."""
+    """A checkpoint of a model call and as many of its tools' results as there are. ``untrusted`` is what the model wrote."""
     text: tuple[Part, ...] = (TextPart(text=generation.text, untrusted=untrusted),) if generation.text else ()
     calls: tuple[Part, ...] = tuple(
-        ToolCallPart(tool_call_id=call.tool_call_id, name=call.name, arguments=call.arguments or {})
+        ToolCallPart(
+            tool_call_id=call.tool_call_id, name=call.name, arguments=call.arguments or {}, untrusted=untrusted
+        )
         for call in generation.tool_calls
     )
     outcomes: tuple[Part, ...] = tuple(

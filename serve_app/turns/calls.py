@@ -28,6 +28,8 @@ UNKNOWN_OUTCOME = (
     "The outcome is unknown: what ran it stopped or did not answer. It may have taken effect; check first."
 )
 
+STOPPED = "Not run: the user stopped the answer before."
+
 log = logger("turns.calls")
 
 
@@ -117,10 +119,7 @@ class StepCalls:
             self._context.turn_log.only_waits = False
 
     async def _one(self, position: int, call: ToolCall, question: HeldCall | None, again: bool) -> None:
-        settings = self._context.settings
-        if position >= settings.max_tool_calls:
-            result = refusal(call, f"Not run: one step may call at most {settings.max_tool_calls} tools.")
-        elif question is not None:
+        if question is not None:
             result = await self._when_approved(call, question)
         elif again:
             result = refusal(call, "Not run: another call of this step has the same id. Call it again by itself.")
@@ -157,6 +156,8 @@ class StepCalls:
 
     async def _run(self, call: ToolCall) -> ToolResult:
         async with self._limit:
+            if self._context.turn_log.cancelled.is_set():  # heard with the append that stored its START
+                return refusal(call, STOPPED)
             tries = MAX_TRIES if call.name in self._context.idempotent else 1
             return await _run(call, self._step, self._context, tries)
 
@@ -188,7 +189,12 @@ def known_results(record: StepRecord) -> list[ToolResult]:
 
 def unknown_outcome(call: ToolCall, turn_log: TurnLog) -> ToolResult:
     """What model and user are told about a call that may or may not have run before a crash."""
-    result = refusal(call, UNKNOWN_OUTCOME)
+    return refused(call, UNKNOWN_OUTCOME, turn_log)
+
+
+def refused(call: ToolCall, sentence: str, turn_log: TurnLog) -> ToolResult:
+    """A ``refusal``, told in the log."""
+    result = refusal(call, sentence)
     turn_log.emit(
         ToolFinished,
         tool_call_id=call.tool_call_id,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from serve_app.domain.conversation import Message, Part, TextPart, ToolResultPart
+from serve_app.domain.conversation import Message, Part, ToolResultPart
 from serve_app.domain.turns import Query, StepRecord
 
 FILE = "a file"
@@ -47,10 +47,8 @@ def sentence(tool: str, found: Sequence[str]) -> str:
 
 def _of(parts: Iterable[Part], trusted_servers: Collection[str]) -> Iterable[str]:
     for part in parts:
-        if isinstance(part, TextPart):
-            if part.untrusted:
-                yield EARLIER
-        elif isinstance(part, ToolResultPart) and (
-            part.untrusted or (part.ok and part.name.partition(".")[0] not in trusted_servers)
-        ):
-            yield part.name
+        if isinstance(part, ToolResultPart):
+            if part.untrusted or (part.ok and part.name.partition(".")[0] not in trusted_servers):
+                yield part.name
+        elif part.untrusted:
+            yield EARLIER

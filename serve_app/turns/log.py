@@ -90,6 +90,11 @@ class TurnLog:
             or self._uncounted
         )
 
+    @property
+    def all_stored(self) -> bool:
+        """Whether the store has everything there is, so that nothing is lost with this owner."""
+        return not (self.dirty or self._in_flight)
+
     def begin_step(self, step: int, attempt: int) -> None:
         """Says which model call the coming events belong to. A further attempt is counted once it is ``durable``."""
         self.close_text()
@@ -144,7 +149,7 @@ class TurnLog:
         if self.lost.is_set():
             raise LeaseLost("Another owner has taken this turn over.")
         self.close_text()
-        if not (self.dirty or self._in_flight):
+        if self.all_stored:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # What is dirty goes with the next take; else it is what is in flight now that is waited for.

@@ -99,7 +99,7 @@ class TurnsStage:
         """
         self._draining = True
         for turn_log in self._writer.all:
-            if turn_log.only_waits:
+            if turn_log.only_waits and turn_log.all_stored:  # else a result would be lost; the sweeper comes by again
                 log.info("turn_left_to_wait", turn=turn_log.key.turn_id)
                 turn_log.lose()
 

@@ -27,12 +27,16 @@ from serve_app.turns.calls import (
     StepCalls,
     known_results,
     log_starts,
+    refused,
     unfinished_calls,
     unknown_outcome,
 )
 from serve_app.turns.clock import TurnClock
 from serve_app.turns.foreign import sentence, sources
 from serve_app.turns.log import TurnLog
+
+NOT_OFFERED = "Not run: there is no such tool here at the moment. Use only the tools that were offered."
+NO_OBJECT = "Not run: the arguments are not a JSON object. Call the tool again with arguments that fit its schema."
 
 
 class ToolSteps:
@@ -102,10 +106,13 @@ class ToolSteps:
             )
         not_begun = {one.tool_call_id for one in held}
         log_starts([call for call in generation.tool_calls if call.tool_call_id not in not_begun], self._log)
-        calls = self._step_calls(step, generation, held=held)
+        to_run, refusals = self._refusals(generation.tool_calls)
+        # Known before anything runs: an owner that comes after this one would not refuse them again.
+        known = [refused(call, why, self._log) for call, why in refusals]
+        calls = self._step_calls(step, generation, known=known, held=held)
         self._keep(calls, step, generation)
         await self._log.durable()
-        await calls.run(generation.tool_calls)
+        await calls.run(to_run)
         if held:
             await self._approvals.prune()
         record = self._answer.steps[-1]
@@ -120,10 +127,30 @@ class ToolSteps:
             return []
         waiting: dict[str, tuple[ToolCall, str]] = {}
         for call in calls[: self._settings.max_tool_calls]:
-            # What is no JSON object is refused by itself.
+            # What is no JSON object is refused.
             if call.name in changing and call.arguments is not None:
                 waiting.setdefault(call.tool_call_id, (call, sentence(call.name, found)))
         return list(waiting.values())
+
+    def _refusals(self, calls: Sequence[ToolCall]) -> tuple[list[ToolCall], list[tuple[ToolCall, str]]]:
+        """The calls that may run, some of them once they are approved, and those that may not, each with the reason."""
+        limit = self._settings.max_tool_calls
+        read_others = bool(self.foreign_sources())
+        specs = {spec.name: spec for spec in self._specs}
+        to_run: list[ToolCall] = []
+        refusals: list[tuple[ToolCall, str]] = []
+        for position, call in enumerate(calls):
+            spec = specs.get(call.name)
+            if position >= limit:
+                refusals.append((call, f"Not run: one step may call at most {limit} tools."))
+            elif read_others and spec is None:
+                # It may have come up since and change something: nobody here knows.
+                refusals.append((call, NOT_OFFERED))
+            elif read_others and spec is not None and spec.side_effects and call.arguments is None:
+                refusals.append((call, NO_OBJECT))
+            else:
+                to_run.append(call)
+        return to_run, refusals
 
     def foreign_sources(self, before_step: int | None = None) -> tuple[str, ...]:
         """Where others' words have come from that the model has read before that step; all steps' where none is given."""

@@ -202,6 +202,31 @@ def test_values_of_the_process_are_hidden_by_value(folder: Path, capfd: pytest.C
     assert MARK not in said(folder, capfd)
 
 
+@pytest.mark.parametrize(
+    "secret",
+    [
+        f'say "{MARK}"',
+        f"it's {MARK}",
+        f"both \"{MARK}\" and '{MARK}'",
+        f"back\\{MARK}",
+        f"ünï-{MARK}",
+        f"two\n{MARK}\nlines",
+    ],
+)
+def test_a_known_value_is_hidden_however_it_is_quoted(
+    folder: Path, capfd: pytest.CaptureFixture[str], secret: str
+) -> None:
+    begin_request({"x-api-key": secret}, {})
+    try:
+        raise RuntimeError({"said": secret})
+    except RuntimeError:
+        logger("x").exception("failed", where=f"<{secret}>", what=[repr(secret)])
+        logging.getLogger("uvicorn.error").warning("%r and %s", {"said": secret}, secret)
+    text = said(folder, capfd)
+    assert "RuntimeError" in text
+    assert MARK not in text
+
+
 def test_arguments_are_hidden_by_name_however_deep(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     arguments: dict[str, Any] = {
         "password": MARK,

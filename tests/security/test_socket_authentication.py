@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import MutableMapping
 from contextlib import AsyncExitStack
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -12,11 +14,12 @@ from msgspec.structs import replace
 from serve_app.domain.ids import TurnKey
 from serve_app.errors import StageUnavailable, Unauthenticated
 from serve_app.identity.port import Grant
+from serve_app.ingress import websocket, ws_session
 from serve_app.ingress.app import create_app
 from serve_app.settings import LimitSettings
 from tests.security.conftest import Door, open_door
 from tests.security.people import ANNA, BERT
-from tests.unit.ingress.asgi import Client, Frame, Socket
+from tests.unit.ingress.asgi import Client, Frame, Socket, http_scope
 from tests.unit.ingress.stages import answered, make_stages, text
 
 
@@ -377,3 +380,50 @@ async def test_in_development_an_access_token_is_left_alone() -> None:
         await socket.accepted()
         created = await socket.open_session("s1", accessToken="anything", email_id="x@example.com")
         assert created["user_id"] == "dev"
+
+
+async def test_a_client_that_takes_nothing_is_hung_up_on_though_it_is_removed_and_drained_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ws_session, "DISMISS_S", 0.05)
+    monkeypatch.setattr(websocket, "DRAIN_SEND_S", 0.05)
+    door = open_door(LimitSettings(ws_recheck_s=0.01))
+    inbox: asyncio.Queue[Frame] = asyncio.Queue()
+    stalled = asyncio.Event()
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if "pong" in message.get("text", ""):
+            stalled.set()
+            await asyncio.Event().wait()
+
+    inbox.put_nowait({"type": "websocket.connect"})
+    inbox.put_nowait({"type": "websocket.receive", "text": '{"type":"ping"}'})
+    headers = {"authorization": "Bearer t-anna"}
+    scope = http_scope("GET", "/ws/chat", headers) | {"type": "websocket", "scheme": "ws", "subprotocols": []}
+    serving = asyncio.ensure_future(door.app(scope, inbox.get, send))
+    async with asyncio.timeout(10):
+        await stalled.wait()
+        door.people.people["t-anna"].removed = True
+        refreshed = door.people.refreshed
+        while door.people.refreshed == refreshed:  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0)
+        await door.app.state.drain()
+        await serving  # the server closes the connection then; a cancellation would be taken for its own
+
+
+async def test_hanging_up_twice_cancels_once(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions: list[ws_session.ChatSession] = []
+    serve = ws_session.ChatSession.serve
+
+    async def noted(session: ws_session.ChatSession, *opening: Any) -> str | None:
+        sessions.append(session)
+        return await serve(session, *opening)
+
+    monkeypatch.setattr(ws_session.ChatSession, "serve", noted)
+    async with door.client("t-anna").socket() as socket:
+        await socket.accepted()
+        await socket.open_session("s1")
+        sessions[0].hang_up()
+        sessions[0].hang_up()
+        async with asyncio.timeout(10):
+            await socket.exchange.task

@@ -73,6 +73,7 @@ async def test_a_question_that_waits_for_the_connection_can_be_taken_back(chat: 
     await expect(chat.at("example").first).to_be_visible()
     await chat.ask("never mind")
     await expect(chat.at("message-user")).to_have_count(1)
+    await expect(chat.at("stop")).to_be_visible()
     await chat.page.keyboard.press("Escape")
     await chat.answered("cancelled")
     backend.refuse_sockets = False

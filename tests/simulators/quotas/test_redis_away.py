@@ -9,7 +9,7 @@ import pytest
 from serve_app.domain.identity import Limits
 from serve_app.errors import ParleyError, QuotaExceeded
 from serve_app.quotas.memory import MemoryQuotas
-from serve_app.quotas.port import Account, Want
+from serve_app.quotas.port import Account, Sign, Want
 from serve_app.quotas.redis import RedisQuotas
 from tests.contract.store_inputs import Clock
 from tests.contract.test_quotas import closed, opening
@@ -76,3 +76,19 @@ async def test_two_processes_count_together(server: RedisServer) -> None:
     finally:
         await one.close()
         await other.close()
+
+
+async def test_a_turn_that_goes_on_while_redis_is_away_counts_here(server: RedisServer) -> None:
+    meanwhile = MemoryQuotas(counted=100)
+    quotas = RedisQuotas(server.url, meanwhile=meanwhile, timeout_s=5.0, away_s=60.0)
+    try:
+        await quotas.open_turn(opening("1", of_user=TWO))
+        server.stop()
+        await quotas.open_turn(opening("2", of_user=TWO))
+        await quotas.tell([Sign(turn_id="1", tenant_id="acme", user_id="anna", for_s=60.0)])
+        with pytest.raises(QuotaExceeded):
+            await quotas.open_turn(opening("3", of_user=TWO))
+        await quotas.tell([closed("1"), closed("2")])
+        assert meanwhile.open_turns == 0
+    finally:
+        await quotas.close()
