@@ -203,7 +203,8 @@ class ChatSession:
             await self.grant.renew(frame.access_token)
         else:
             await self.grant.refresh()
-        await self._requests.spend(self.grant.principal)
+        if not isinstance(frame, Cancel):  # nobody who has asked much is kept from stopping it
+            await self._requests.spend(self.grant.principal)
         await self._handle(frame)
 
     async def _answering(self, handling: Coroutine[None, None, None], turn_id: str | None) -> None:

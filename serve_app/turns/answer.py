@@ -12,6 +12,8 @@ from serve_app.domain.tools import ToolResult
 from serve_app.domain.turns import HeldCall, StepRecord, Turn
 from serve_app.domain.usage import Usage
 
+NEVER_APPROVED = "Not run: the answer ended while the call waited for the user's approval."
+
 
 class Answer:
     """Grows step by step.
@@ -72,11 +74,22 @@ class Answer:
             message_id=self._turn.key.assistant_message_id,
             turn_id=self._turn.key.turn_id,
             role="assistant",
-            parts=self.parts,
+            parts=self.parts + self._never_approved(),
             created_at=datetime.now(UTC),
             status=status,
             model_id=self.model_id,
             usage=self.usage,
+        )
+
+    def _never_approved(self) -> tuple[Part, ...]:
+        """Results of calls that still wait as the turn ends: else a model would be told that they may have run."""
+        held = self.steps[-1].held if self.steps else ()
+        waiting = {one.tool_call_id for one in held}
+        calls = self.steps[-1].unfinished_calls if held else ()
+        return tuple(
+            ToolResultPart(tool_call_id=call.tool_call_id, name=call.name, ok=False, result=NEVER_APPROVED)
+            for call in calls
+            if call.tool_call_id in waiting
         )
 
 

@@ -71,7 +71,7 @@ class StepView(_View):
     tool_calls: list[StepCallView]
 
     @classmethod
-    def of(cls, step: StepRecord) -> StepView:
+    def of(cls, step: StepRecord, *, asks: bool) -> StepView:
         return cls(
             step=step.step,
             attempt=step.attempt,
@@ -81,7 +81,7 @@ class StepView(_View):
             first_delta_ms=step.first_delta_ms,
             model_ms=step.model_ms,
             tools_ms=step.tools_ms,
-            tool_calls=_calls(step),
+            tool_calls=_calls(step, asks),
         )
 
 
@@ -194,19 +194,21 @@ class TurnView(_View):
             attempts=turn.attempts,
             cancel_requested=turn.cancel_requested,
             usage=UsageView.of(turn.usage),
-            steps=[StepView.of(step) for step in turn.steps],
+            steps=[StepView.of(step, asks=not turn.ended) for step in turn.steps],
             timings_ms=turn.timings_ms,
             request_charge=turn.request_charge,
         )
 
 
-def _calls(step: StepRecord) -> list[StepCallView]:
-    """Each call with the result that belongs to it. A provider may use an id twice; then results come in the calls' order."""
+def _calls(step: StepRecord, asks: bool) -> list[StepCallView]:
+    """Each call with the result that belongs to it. A provider may use an id twice; then results come in the calls' order.
+    ``asks``: whether the turn's questions can still be answered.
+    """
     results: defaultdict[str, deque[ToolResultPart]] = defaultdict(deque)
     for part in step.parts:
         if isinstance(part, ToolResultPart):
             results[part.tool_call_id].append(part)
-    asked = {held.tool_call_id: held.approval_id for held in step.held}
+    asked = {held.tool_call_id: held.approval_id for held in step.held if asks}
     views = []
     for part in step.parts:
         if isinstance(part, ToolCallPart):

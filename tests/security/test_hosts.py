@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from serve_app.ingress.app import create_app
+from serve_app.ingress.heads import Heads
 from serve_app.settings import LimitSettings, Settings
 from tests.security.people import ANNA, TableAuthenticator, token_settings
 from tests.simulators.ingress.conftest import Server, serving
@@ -210,3 +211,16 @@ async def test_limits_of_heads_follow_the_settings() -> None:
         assert (await socket.message())["status"] == 431
     async with client.socket(headers={"x-long": "x" * 300}, denial=False) as socket:
         assert (await socket.message())["type"] == "websocket.close"
+
+
+@pytest.mark.parametrize(
+    "name", ["host", "authorization", "content-length", "content-type", "origin", "upgrade", "Host", "AUTHORIZATION"]
+)
+def test_a_header_that_decides_something_may_come_once_whatever_the_server_in_front_lets_through(name: str) -> None:
+    heads = Heads(token_settings())
+    once = (name.encode(), b"localhost")
+    scope = {"type": "http", "path": "/api/authz", "query_string": b"", "headers": [once]}
+    assert heads.refusal(scope) is None
+    refused = heads.refusal(scope | {"headers": [once, (name.lower().encode(), b"localhost")]})
+    assert refused is not None
+    assert refused[1] == 400

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
+from serve_app import redaction
 from serve_app.domain.identity import Principal
 from serve_app.domain.prompts import Prompt, PromptRequest
 from serve_app.domain.tools import ToolSet
@@ -50,8 +51,10 @@ SHAPED = (
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
     """Logging as it was: it is configured for the whole process."""
-    before, factory = structlog.get_config(), logging.getLogRecordFactory()
+    before, factory, hidden = structlog.get_config(), logging.getLogRecordFactory(), set(redaction._process)
     yield
+    redaction._process.clear()  # what one test hides by value would be hidden in all that follow
+    redaction._process.update(hidden)
     structlog.configure(**before)
     structlog.contextvars.clear_contextvars()
     logging.setLogRecordFactory(factory)
@@ -220,7 +223,7 @@ def test_a_known_value_is_hidden_however_it_is_quoted(
     try:
         raise RuntimeError({"said": secret})
     except RuntimeError:
-        logger("x").exception("failed", where=f"<{secret}>", what=[repr(secret)])
+        logger("x").exception("failed", where=f"<{secret}>", what=[secret])
         logging.getLogger("uvicorn.error").warning("%r and %s", {"said": secret}, secret)
     text = said(folder, capfd)
     assert "RuntimeError" in text

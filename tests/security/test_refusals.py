@@ -117,6 +117,8 @@ async def test_requests_beyond_the_minutes_are_refused_on_every_route_frame_and_
         assert (await socket.frame())["code"] == "quota_exceeded"
         socket.send(type="ping")
         assert await socket.frame() == {"type": "pong"}, "which costs nothing"
+        socket.send(type="cancel", turn_id="a.01M8058DB414TD97SYG46WQ89P")
+        assert (await socket.frame())["code"] == "not_found", "nor does stopping"
     async with anna.socket() as socket:
         start = await socket.message()
         assert start["status"] == 429

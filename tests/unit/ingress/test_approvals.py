@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from serve_app.domain.identity import Principal
+from serve_app.domain.ids import ConversationKey, TurnKey
+from serve_app.domain.turns import NewTurn, Query
+from serve_app.errors import Conflict
+from serve_app.ingress.answers import Answers
+from serve_app.ingress.services import IngressServices
 from serve_app.settings import Settings
+from serve_app.storage.memory import MemoryStore
+from serve_app.turns.approval_records import ApprovalRecords
 from tests.scripted import ScriptedTools
 from tests.unit.ingress.asgi import Client, Frame, Socket
 from tests.unit.ingress.obeying import obeying, tools
@@ -232,3 +242,20 @@ async def test_answers_to_somebody_elses_question_over_the_stream_are_not_found(
     assert reply.status == 404
     assert one.changes == 0
     await one.client.request("POST", "/api/chat/c1/stop")
+
+
+async def test_a_turn_that_is_being_stopped_takes_no_answer() -> None:
+    store = MemoryStore()
+    principal = Principal(tenant_id="acme", user_id="ann")
+    conversation = await store.ensure_conversation(ConversationKey.of(principal, "c1"))
+    now = datetime.now(UTC)
+    key = TurnKey.new(conversation.key)
+    new = NewTurn(key=key, principal=principal, query=Query(content="x"), created_at=now, deadline=now.timestamp() + 60)
+    await store.accept_turn(new)
+    records = ApprovalRecords(store)
+    question = await records.ask(principal, key, "k1", 60)
+    await store.request_cancel(key)
+    answers = Answers(cast(IngressServices, SimpleNamespace(store=store)))
+    with pytest.raises(Conflict, match="stopped"):
+        await answers.answer(principal, question.approval_id, approved=True)
+    assert (await records.get(principal, question.approval_id)).record.state == "pending"
