@@ -4,14 +4,16 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-ALONE    := tests/e2e/page tests/e2e/cli  # start no graph, and mostly wait: several at a time
-SHORT    := tests/chaos/test_chaos_short.py
+# These start no graph, so several run at a time. Those that mostly wait fill the others' gaps, unless coverage is measured.
+BUSY    := tests/unit tests/contract tests/simulators tests/simulation tests/security tests/supply_chain tests/chaos
+WAITING := tests/e2e/page tests/e2e/cli
+LONG    := tests/chaos/test_chaos_short.py tests/e2e/test_serve_run.py
 COVERAGE ?=  # --cov: what runs without a graph must be covered; that doubles its time
 
 unexport PYTHONDONTWRITEBYTECODE  # bytecode compiled once makes every start several times faster
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test run test test-azure lint security chaos chaos-short peers lock benchmark clean
+.PHONY: help setup setup-test run test test-azure lint security chaos test-long peers lock benchmark clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,9 +26,9 @@ run: setup  ## start everything on http://127.0.0.1:8000
 	@exec $(BIN)/parley serve
 
 test: setup-test peers  ## run the whole suite
-	$(BIN)/python -m pytest -n 4 tests/unit tests/contract tests/simulators tests/simulation tests/security tests/supply_chain tests/chaos --ignore=$(SHORT) $(COVERAGE)
-	$(BIN)/python -m pytest -n 4 $(ALONE)
-	$(BIN)/python -m pytest tests/integration tests/e2e $(ALONE:%=--ignore=%)
+	$(BIN)/python -m pytest -n 4 $(BUSY) $(if $(strip $(COVERAGE)),,$(WAITING)) $(LONG:%=--ignore=%) $(COVERAGE)
+	$(if $(strip $(COVERAGE)),$(BIN)/python -m pytest -n 4 $(WAITING))
+	$(BIN)/python -m pytest tests/integration tests/e2e $(WAITING:%=--ignore=%) $(LONG:%=--ignore=%)
 
 test-azure: setup-test  ## the store's tests on an account of yours: COSMOS_ENDPOINT=… COSMOS_KEY=…
 	@test -n "$(COSMOS_ENDPOINT)" -a -n "$(COSMOS_KEY)" \
@@ -34,8 +36,8 @@ test-azure: setup-test  ## the store's tests on an account of yours: COSMOS_ENDP
 	@COSMOS_ENDPOINT="$(COSMOS_ENDPOINT)" COSMOS_KEY="$(COSMOS_KEY)" $(BIN)/python -m pytest -k cosmos --timeout 600 \
 	  tests/contract tests/simulators/storage
 
-chaos-short: setup-test  ## a short seeded form of every scenario of chaos
-	$(BIN)/python -m pytest $(SHORT)
+test-long: setup-test  ## what takes long: a short seeded form of every scenario of chaos, and Ray's own command
+	$(BIN)/python -m pytest $(LONG)
 
 chaos: setup-test  ## kill, stall and cut a running graph, and print what became of its turns
 	$(BIN)/python -m tests.chaos $(CHAOS)
