@@ -17,12 +17,10 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from serve_app.caching.port import Held, Swapped
+from serve_app.redis_client import new_client
 from serve_app.telemetry import logger
 
 T = TypeVar("T")
@@ -64,15 +62,7 @@ class RedisCache:
         retry_min_s: float = RETRY_MIN_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=MAX_CONNECTIONS,
-            timeout=timeout_s,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._redis: Redis = Redis.from_pool(pool)
+        self._redis = new_client(url, timeout_s=timeout_s, max_connections=MAX_CONNECTIONS)
         self._replace: Any = self._redis.register_script(_REPLACE)
         self._delete: Any = self._redis.register_script(_DELETE)
         self._timeout_s = timeout_s

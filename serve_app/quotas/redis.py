@@ -16,14 +16,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from serve_app.quotas.memory import MemoryQuotas, accounts_of
 from serve_app.quotas.port import Account, Opening, Share, Sign, Want
 from serve_app.quotas.refusals import Cause, refusal
+from serve_app.redis_client import new_client
 from serve_app.telemetry import logger
 
 MAX_CONNECTIONS = 16
@@ -137,16 +135,7 @@ class RedisQuotas:
         away_s: float = AWAY_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=MAX_CONNECTIONS,
-            timeout=timeout_s,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),
-            decode_responses=True,
-        )
-        self._redis: Redis = Redis.from_pool(pool)
+        self._redis = new_client(url, timeout_s=timeout_s, max_connections=MAX_CONNECTIONS, decode_responses=True)
         self._open: Any = self._redis.register_script(_OPEN)
         self._tell: Any = self._redis.register_script(_TELL)
         self._take: Any = self._redis.register_script(_TAKE)
