@@ -30,6 +30,7 @@ from serve_app.ingress.catalog import CachedCatalog
 from serve_app.ingress.services import IngressServices
 from serve_app.ingress.tail import PAGE_RECORDS, TurnTail
 from serve_app.patience import patiently
+from serve_app.storage.repeats import accepted_before
 from serve_app.storage.rules import busy_conversation, first_event
 from serve_app.telemetry import logger
 from serve_app.turns.port import LiveTail
@@ -254,28 +255,22 @@ class ChatService:
     async def _was_accepted(
         self, principal: Principal, conversation: Conversation | str | None, query: Query, client_turn_id: str
     ) -> bool:
-        """Whether this input has a turn. Asks by accepting it in place of a message that nobody has, which makes none."""
+        """Whether this input has a turn."""
         if isinstance(conversation, Conversation):
             where = conversation.key
         elif conversation is not None and CONVERSATION_ID.fullmatch(conversation):
             where = ConversationKey.of(principal, conversation)
         else:
             return False
-        key = TurnKey.new(where)
         repeated = NewTurn(
-            key=key,
+            key=TurnKey.new(where),
             principal=principal,
             query=query,
             created_at=datetime.now(UTC),
             deadline=time.time(),
             client_turn_id=client_turn_id,
-            replaces=key.assistant_message_id,
         )
-        try:
-            await self._services.store.accept_turn(repeated)
-        except ParleyError:
-            return False
-        return True
+        return await accepted_before(self._services.store, repeated) is not None
 
     async def _start(self, new_turn: NewTurn) -> tuple[Turn, bool, LiveTail | None]:
         accepted = await self._accept(new_turn)

@@ -18,6 +18,7 @@ from serve_app.quotas.port import Opening, Sign, TurnQuotas
 from serve_app.quotas.terms import tenant_limits, user_limits
 from serve_app.settings import LimitSettings
 from serve_app.storage.port import Store
+from serve_app.storage.repeats import accepted_before
 from serve_app.telemetry import Metrics
 
 TELL_S = 10.0
@@ -73,7 +74,7 @@ class AdmittingStore:
         try:
             await self._quotas.open_turn(opening)
         except (QuotaExceeded, Overloaded) as refusal:
-            accepted = await self._accepted_before(turn)
+            accepted = await accepted_before(self.store, turn)
             if accepted is not None:
                 return accepted
             if not (on_busy == "interrupt" and await self._opened_instead(opening, turn)):
@@ -141,15 +142,6 @@ class AdmittingStore:
         except ParleyError:
             return False
         return True
-
-    async def _accepted_before(self, turn: NewTurn) -> AcceptedTurn | None:
-        """The turn that a repeated input has. Asks by accepting it in place of a message that nobody has, which makes none."""
-        if turn.client_turn_id is None:
-            return None
-        try:
-            return await self.store.accept_turn(replace(turn, replaces=turn.key.assistant_message_id))
-        except ParleyError:
-            return None
 
 
 def _sign(share: AppendTurn, *, for_s: float = 0.0, closed: bool = False, tokens: int = 0) -> Sign:
