@@ -33,13 +33,14 @@ LOGGED = frozenset({"accept_turn", "claim_turn", "delete_conversation", "delete_
 @serve.deployment(name="Store")
 class StoreDeployment(Shell):
     async def start(self) -> None:
-        self._quotas = connect_quotas(self.settings, Secrets.from_environment())
-        store = await connect(self.settings, Secrets.from_environment(), self.metrics)
+        secrets = Secrets.from_environment()
+        self._quotas = connect_quotas(self.settings, secrets)
+        cache = connect_cache(self.settings, secrets)
+        store = await connect(self.settings, secrets, self.metrics, cache)
         once = counted_once(self.settings)
         self._store = admitting(store, self._quotas, self.settings.limits, self.metrics, counted_once=once)
         await self._store.check()
-        self._cache = connect_cache(self.settings, Secrets.from_environment())
-        directory = StoredDirectory(self._store, self._cache, ttl_s=self.settings.cache.authz_ttl_s)
+        directory = StoredDirectory(self._store, cache, ttl_s=self.settings.cache.authz_ttl_s)
         self._beside: dict[str, tuple[type, Any]] = {
             "access": (Access, AccessResolver(directory)),
             "directory": (Directory, directory),
@@ -97,6 +98,5 @@ class StoreDeployment(Shell):
     async def __del__(self) -> None:
         self._upkeep.cancel()
         await self._channel.stop()
-        await self._cache.close()
         await self._quotas.close()
         await self._store.close()

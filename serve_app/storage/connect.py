@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from serve_app.caching.connect import connect as connect_cache
 from serve_app.caching.messages import cached_messages
+from serve_app.caching.port import Cache
 from serve_app.settings import Secrets, Settings
 from serve_app.storage.memory import MemoryStore
 from serve_app.storage.port import Store
@@ -11,13 +12,14 @@ from serve_app.storage.sqlite import SqliteStore
 from serve_app.telemetry import Metrics
 
 
-async def connect(settings: Settings, secrets: Secrets, metrics: Metrics) -> Store:
-    """An open store; whoever calls closes it.
+async def connect(settings: Settings, secrets: Secrets, metrics: Metrics, cache: Cache | None = None) -> Store:
+    """An open store; whoever calls closes it, and with it ``cache``, the one that the settings name, where others use it, too.
 
     A relative ``data_dir`` counts from the working folder or the project (``Settings.path``). Raises ConfigError with a
     sentence that names the setting.
     """
-    cache = connect_cache(settings, secrets)
+    if cache is None:
+        cache = connect_cache(settings, secrets)
     store = await _store(settings, secrets, metrics)
     if settings.cache.backend == "off":
         return store
