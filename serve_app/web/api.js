@@ -1,10 +1,9 @@
 /** The HTTP routes the page uses. Every failure is a Problem. */
 
-import { problemOf } from "./credentials.js";
 import { Problem } from "./failures.js";
+import { contentOf, request } from "./http.js";
 import { newId } from "./live.js";
 
-const TIMEOUT_MS = 20_000;
 const PAGE = 30;
 const MESSAGES = 50;
 
@@ -86,34 +85,11 @@ export class Api {
   }
 
   async #request(method, path, body) {
-    const response = await this.#send(method, path, body);
-    if (response.status === 204) return null;
-    try {
-      return await response.json();
-    } catch {
-      throw new Problem("internal", "The server's answer could not be read.", true, response.status);
-    }
+    return contentOf(await this.#send(method, path, body));
   }
 
-  /** A response that is well. */
   async #send(method, path, body) {
-    const headers = { ...(await this.#credentials.headers()), accept: "application/json" };
-    if (body !== undefined) headers["content-type"] = "application/json";
-    let response;
-    try {
-      response = await fetch(path, {
-        method,
-        headers,
-        body: body === undefined ? undefined : JSON.stringify(body),
-        signal: AbortSignal.timeout(TIMEOUT_MS),
-        cache: "no-store",
-      });
-    } catch (error) {
-      if (error.name === "TimeoutError") throw new Problem("deadline_exceeded", "The server did not answer in time.", true);
-      throw new Problem("offline", "The server cannot be reached.", true);
-    }
-    if (!response.ok) throw await problemOf(response);
-    return response;
+    return request(method, path, { headers: await this.#credentials.headers(), body });
   }
 }
 

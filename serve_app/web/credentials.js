@@ -4,10 +4,9 @@
  * whether the server has, too.
  */
 
-import { Problem } from "./failures.js";
+import { contentOf, request } from "./http.js";
 import { recall, remember } from "./storage.js";
 
-const TIMEOUT_MS = 20_000;
 const EARLY_MS = 30_000;
 const SESSION = "session";
 
@@ -106,7 +105,7 @@ export class TokenCredentials {
 
 /** Which kind the server wants: "development", "accounts", "jwt" or "entra". Raises a Problem. */
 export async function signInMode() {
-  return (await send("GET", "/api/auth")).mode;
+  return (await contentOf(await request("GET", "/api/auth"))).mode;
 }
 
 /** Logs in with an account of this server. Raises a Problem: 401 for what is wrong, 403 for a password that has expired. */
@@ -154,32 +153,6 @@ function account(tokens) {
   return new TokenCredentials(tokens, () => post("/api/auth/refresh"));
 }
 
-function post(path, body, headers = {}) {
-  return send("POST", path, body, headers);
-}
-
-async function send(method, path, body, headers = {}) {
-  const json = body === undefined ? {} : { "content-type": "application/json" };
-  let response;
-  try {
-    response = await fetch(path, {
-      method,
-      headers: { accept: "application/json", ...json, ...headers },
-      body: body === undefined ? undefined : JSON.stringify(body),
-      signal: AbortSignal.timeout(TIMEOUT_MS),
-      cache: "no-store",
-    });
-  } catch {
-    throw new Problem("offline", "The server cannot be reached.", true);
-  }
-  if (!response.ok) throw await problemOf(response);
-  return response.status === 204 ? null : response.json();
-}
-
-/** What a response that is not well says. */
-export async function problemOf(response) {
-  const body = await response.json().catch(() => ({}));
-  const code = typeof body.code === "string" ? body.code : "internal";
-  const message = typeof body.detail === "string" ? body.detail : `The server answered ${response.status}.`;
-  return new Problem(code, message, body.retryable === true || response.status >= 500, response.status);
+async function post(path, body, headers) {
+  return contentOf(await request("POST", path, { body, headers }));
 }
