@@ -8,8 +8,8 @@ from deployments.shell import Shell
 from serve_app.companions.provider.app import ProviderSettings
 from serve_app.companions.provider.script import load_script
 from serve_app.companions.server import CompanionServer, CompanionSettings
+from serve_app.credentials import Secrets
 from serve_app.embedded import companions_of
-from serve_app.settings import Secrets
 
 
 @serve.deployment(name="Companions")

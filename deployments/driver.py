@@ -113,7 +113,8 @@ class Driver:
         from deployments.graph import graph
         from deployments.options import load_serve_config, stage_options
         from serve_app.channel.curve import new_secret
-        from serve_app.settings import Secrets, Settings
+        from serve_app.credentials import Secrets
+        from serve_app.settings import Settings
 
         options = self._options
         serve_config = load_serve_config(Path(options.serve_config))

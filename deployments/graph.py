@@ -16,8 +16,9 @@ from deployments.store import StoreDeployment
 from deployments.tool_executor import ToolExecutorDeployment
 from deployments.turns import TurnsDeployment
 from serve_app.channel.curve import new_secret
+from serve_app.credentials import Secrets
 from serve_app.embedded import companions_of
-from serve_app.settings import Secrets, Settings, require_ray_token
+from serve_app.settings import Settings, require_ray_token
 
 
 def graph(

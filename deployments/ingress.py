@@ -14,6 +14,7 @@ from deployments.shell import Shell
 from serve_app.access.administration import Administration
 from serve_app.access.port import Access, Directory
 from serve_app.accounts.connect import connect as open_accounts
+from serve_app.credentials import Secrets
 from serve_app.errors import DeadlineExceeded, Overloaded
 from serve_app.files.connect import open_files
 from serve_app.files.port import FileStore
@@ -24,7 +25,6 @@ from serve_app.keys.connect import open_keys
 from serve_app.patience import patiently
 from serve_app.quotas.port import RequestShares
 from serve_app.quotas.shares import LeasedRequests
-from serve_app.settings import Secrets
 
 PEERS_START_S = 120.0
 """How long the other stages may take to start before this one gives up."""

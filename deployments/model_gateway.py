@@ -8,10 +8,10 @@ from deployments.handles import Handle, remote_beside, text_sink
 from deployments.shell import Shell
 from serve_app.access.port import Directory
 from serve_app.channel.port import Address
+from serve_app.credentials import Secrets
 from serve_app.domain.generation import Generation, ModelCatalog, ModelRequest
 from serve_app.embedded import provider_url
 from serve_app.models.connect import connect
-from serve_app.settings import Secrets
 
 
 @serve.deployment(name="ModelGateway")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from ray import serve
 
 from deployments.shell import Shell
+from serve_app.credentials import Secrets
 from serve_app.domain.prompts import Prompt, PromptRequest
 from serve_app.embedded import tool_variables
 from serve_app.files.connect import open_files
 from serve_app.files.port import FileStore
 from serve_app.prompting.builder import LocalPromptBuilder
 from serve_app.prompting.connect import open_prompts
-from serve_app.settings import Secrets
 from serve_app.tools.config import load_servers
 
 

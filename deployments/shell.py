@@ -16,9 +16,10 @@ from ray.serve.handle import DeploymentHandle
 from deployments.binding import bind_replica_server
 from deployments.metrics import ServeMetrics
 from serve_app.channel.zeromq import ZeromqChannel
+from serve_app.credentials import Secrets, secret_values
 from serve_app.domain.turns import Owner
 from serve_app.redaction import hide
-from serve_app.settings import Secrets, Settings, secret_values
+from serve_app.settings import Settings
 from serve_app.telemetry import configure_logging
 
 EVERY_INTERFACE = "::"

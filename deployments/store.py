@@ -14,12 +14,12 @@ from serve_app.access.directory import StoredDirectory
 from serve_app.access.port import Access, Directory
 from serve_app.access.resolver import AccessResolver
 from serve_app.caching.connect import connect as connect_cache
+from serve_app.credentials import Secrets
 from serve_app.errors import Overloaded, ParleyError
 from serve_app.quotas.admission import admitting
 from serve_app.quotas.connect import connect as connect_quotas
 from serve_app.quotas.connect import counted_once
 from serve_app.quotas.port import RequestShares
-from serve_app.settings import Secrets
 from serve_app.storage.connect import connect
 from serve_app.storage.port import Store
 from serve_app.telemetry import logger

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from ray.serve import Application
 
 from deployments.graph import graph
-from serve_app.settings import Secrets, Settings
+from serve_app.credentials import Secrets
+from serve_app.settings import Settings
 
 
 class BuildArgs(BaseModel):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from serve_app.credentials import Secrets
 from serve_app.models.connect import needs_simulated_provider
-from serve_app.settings import Secrets, Settings
+from serve_app.settings import Settings
 
 Companion = Literal["provider", "crm", "hr"]
 

@@ -3,7 +3,7 @@
 Precedence: command line, then ``PARLEY_*`` environment variables (nested names joined by ``__``; the command line reads
 ``.env`` into the environment first), then the YAML file named by ``--config`` or ``PARLEY_CONFIG``, then the defaults
 here, which run everything on one machine without any account. Secrets are not settings: they come from the environment
-only, by ``Secrets``.
+only, by ``credentials``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
-    SecretStr,
     ValidationError,
-    field_validator,
     model_validator,
 )
 from pydantic_settings import (
@@ -34,6 +32,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from serve_app.credentials import Secrets
 from serve_app.errors import ConfigError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -45,7 +44,6 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 _ORIGIN = re.compile(r"https?://(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")
 _LOOPBACK_URL = re.compile(r"http://(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]+)?(?:/.*)?")
-MIN_ADMIN_TOKEN_CHARS = 32
 
 
 class _Group(BaseModel):
@@ -525,47 +523,6 @@ class Settings(BaseSettings):
         return PROJECT_ROOT / path if shipped and not here.exists() and (PROJECT_ROOT / path).exists() else here
 
 
-class Secrets(BaseModel):
-    """Credentials and endpoints of outside services, by the names their own tools use."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    openai_api_key: SecretStr | None = None
-    openai_base_url: str | None = None
-    azure_openai_endpoint: str | None = None
-    azure_openai_api_key: SecretStr | None = None
-    azure_openai_api_version: str | None = None
-    azure_openai_chat_model: str | None = None
-    azure_cosmos_key: SecretStr | None = None
-    azure_storage_key: SecretStr | None = None
-    redis_url: SecretStr | None = None
-    parley_channel_secret: SecretStr | None = None
-    """Shared by all replicas of a graph; made at random for each start where it is not set."""
-    parley_signing_key: SecretStr | None = None
-    """RSA private keys (PEM, one after the other, newest first) for the tokens of local accounts: the first signs, all verify."""
-    parley_admin_token: SecretStr | None = None
-    """Whoever has it administers the platform: for the first steps, and for automation."""
-    parley_keys: SecretStr | None = None
-    """Keys that stored secrets are encrypted with, the newest first and split by commas; see ``serve_app.keys``."""
-
-    @field_validator("parley_admin_token")
-    @classmethod
-    def _cannot_be_guessed(cls, token: SecretStr | None) -> SecretStr | None:
-        if token is not None and len(token.get_secret_value().strip()) < MIN_ADMIN_TOKEN_CHARS:
-            raise ValueError(f"PARLEY_ADMIN_TOKEN: must have at least {MIN_ADMIN_TOKEN_CHARS} characters")
-        return token
-
-    @classmethod
-    def from_environment(cls) -> Secrets:
-        """Raises ConfigError for a secret that cannot be one, without repeating it."""
-        try:
-            return cls.model_validate(
-                {name: value for name in cls.model_fields if (value := os.environ.get(name.upper()))}
-            )
-        except ValidationError as error:
-            raise ConfigError(f"Setting {error.errors()[0]['msg'].removeprefix('Value error, ')}.") from None
-
-
 def require_ray_token(settings: Settings) -> None:
     """In production, Ray's own doors (jobs, dashboard, replicas) must ask for a token. Raises ConfigError."""
     if settings.mode != "production":
@@ -585,12 +542,6 @@ def require_ray_token(settings: Settings) -> None:
         raise ConfigError(
             "Setting RAY_AUTH_TOKEN: RAY_AUTH_MODE=token needs it, or a file that holds it, named by RAY_AUTH_TOKEN_PATH."
         )
-
-
-def secret_values(secrets: Secrets) -> list[str]:
-    """The values that must be told nobody."""
-    given = (getattr(secrets, name) for name in Secrets.model_fields)
-    return [value.get_secret_value() for value in given if isinstance(value, SecretStr)]
 
 
 def environment_variable(name: str) -> str | None:

@@ -10,9 +10,10 @@ from serve_app.accounts.passwords import Passwords
 from serve_app.accounts.service import DAY_S, AccountRules, AccountService
 from serve_app.accounts.sessions import Sessions, TokenTerms
 from serve_app.accounts.signing import open_signing_keys
+from serve_app.credentials import Secrets
 from serve_app.identity.claims import Clock
 from serve_app.identity.connect import OWN_AUDIENCE, OWN_ISSUER, OWN_TENANT_CLAIM
-from serve_app.settings import Secrets, Settings
+from serve_app.settings import Settings
 from serve_app.storage.port import RecordStore
 
 

@@ -21,8 +21,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from jwt.algorithms import RSAAlgorithm
 
+from serve_app.credentials import Secrets
 from serve_app.errors import ConfigError
-from serve_app.settings import Secrets, Settings
+from serve_app.settings import Settings
 
 KEY_BITS = 2_048
 MAX_SIGNING_KEYS = 8

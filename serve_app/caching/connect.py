@@ -5,8 +5,9 @@ from __future__ import annotations
 from serve_app.caching.memory import MemoryCache
 from serve_app.caching.off import NoCache
 from serve_app.caching.port import Cache
+from serve_app.credentials import Secrets
 from serve_app.errors import ConfigError
-from serve_app.settings import Secrets, Settings
+from serve_app.settings import Settings
 
 
 def connect(settings: Settings, secrets: Secrets) -> Cache:

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from serve_app.cli.api import Api, Caller, Reply, configured_url, parse_url
 from serve_app.cli.printable import one_line
+from serve_app.credentials import Secrets
 from serve_app.errors import ConfigError, ParleyError
-from serve_app.settings import Secrets
 
 TOKEN_VARIABLE = "PARLEY_ADMIN_TOKEN"  # noqa: S105 - a name
 TIMEOUT_S = 30.0

@@ -6,8 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from serve_app.cli.findings import Finding, ok, problem, warning
+from serve_app.credentials import Secrets
 from serve_app.errors import ParleyError
-from serve_app.settings import AzureSettings, Secrets, Settings
+from serve_app.settings import AzureSettings, Settings
 
 if TYPE_CHECKING:
     from serve_app.storage.provision.plan import Step

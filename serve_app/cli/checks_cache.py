@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from serve_app.cli.findings import Finding, ok, problem, warning
+from serve_app.credentials import Secrets
 from serve_app.errors import ConfigError
-from serve_app.settings import Secrets, Settings
+from serve_app.settings import Settings
 
 
 def check_cache(settings: Settings, secrets: Secrets) -> list[Finding]:

@@ -6,13 +6,14 @@ import asyncio
 from urllib.parse import urlsplit
 
 from serve_app.cli.findings import Finding, ok, problem, warning
+from serve_app.credentials import Secrets
 from serve_app.domain.tools import ToolServerState
 from serve_app.embedded import companions_of, provider_url, tool_variables
 from serve_app.errors import ConfigError
 from serve_app.models.connect import connect as connect_models
 from serve_app.models.connect import needs_simulated_provider
 from serve_app.models.gateway import ProviderState
-from serve_app.settings import Secrets, Settings
+from serve_app.settings import Settings
 from serve_app.telemetry import MemoryMetrics
 from serve_app.tools.config import HttpServer, ServerConfig, load_servers
 from serve_app.tools.connect import START_MARGIN_S

@@ -12,8 +12,9 @@ import os
 import socket
 from pathlib import Path
 
+from serve_app.credentials import Secrets
 from serve_app.errors import ConfigError
-from serve_app.settings import Secrets, Settings
+from serve_app.settings import Settings
 
 LOCK_WAIT_S = 2.0
 """How long the data folder's last holder may take to let go, as after a Ctrl-C just before."""

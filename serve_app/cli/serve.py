@@ -16,8 +16,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from deployments.environment import free_ports, ray_environment
 from serve_app.cli import preflight
 from serve_app.cli.supervisor import Supervisor, run_folder
+from serve_app.credentials import Secrets
 from serve_app.embedded import companions_of
-from serve_app.settings import LogSettings, Secrets, Settings
+from serve_app.settings import LogSettings, Settings
 from serve_app.telemetry import configure_logging
 
 START_TIMEOUT_S = 180.0

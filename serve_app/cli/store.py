@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from serve_app.cli.main import EXIT_FAILED
+from serve_app.credentials import Secrets
 from serve_app.errors import ConfigError
-from serve_app.settings import LogSettings, Secrets, Settings
+from serve_app.settings import LogSettings, Settings
 
 if TYPE_CHECKING:
     from serve_app.storage.transfer import StoreCounts

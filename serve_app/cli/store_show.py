@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from serve_app.settings import Secrets, Settings
+from serve_app.credentials import Secrets
+from serve_app.settings import Settings
 
 
 def rows(settings: Settings, secrets: Secrets) -> list[tuple[str, str]]:

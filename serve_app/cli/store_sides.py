@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Literal
 
+from serve_app.credentials import Secrets
 from serve_app.errors import ConfigError
-from serve_app.settings import Secrets, Settings
+from serve_app.settings import Settings
 from serve_app.storage.transfer import Transfer
 
 Side = Literal["sqlite", "cosmos"]

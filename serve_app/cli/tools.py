@@ -15,8 +15,9 @@ from rich.text import Text
 from serve_app.cli.api import Api, Caller, local_url, parse_url
 from serve_app.cli.printable import one_line
 from serve_app.cli.running_graph import find_graph
+from serve_app.credentials import Secrets
 from serve_app.errors import ConfigError, ParleyError, UpstreamFailed
-from serve_app.settings import LogSettings, Secrets, Settings
+from serve_app.settings import LogSettings, Settings
 
 DESCRIPTION_CHARS = 400
 

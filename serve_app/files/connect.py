@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from serve_app.credentials import Secrets
 from serve_app.files.filesystem import FilesystemFiles
 from serve_app.files.nowhere import NoFiles
 from serve_app.files.port import FileStore
-from serve_app.settings import Secrets, Settings
+from serve_app.settings import Settings
 
 FOLDER = "files"
 

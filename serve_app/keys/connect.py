@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from serve_app.credentials import Secrets
 from serve_app.keys.ring import KeyRing
-from serve_app.settings import Secrets
 
 
 def open_keys(secrets: Secrets) -> KeyRing | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from serve_app.credentials import Secrets
 from serve_app.models.config import ModelsConfig
 from serve_app.models.models_file import Lookup, read_models, simulation_needed, with_simulated
-from serve_app.settings import Secrets, Settings, environment_variable
+from serve_app.settings import Settings, environment_variable
 from serve_app.telemetry import Metrics, logger
 
 if TYPE_CHECKING:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from serve_app.credentials import Secrets
 from serve_app.files.port import FileStore
 from serve_app.prompting.builder import TITLE_PROMPT, LocalPromptBuilder
 from serve_app.prompting.library import PromptLibrary
 from serve_app.prompting.tokens import BpeTokenCounter, CachedTokenCounter
-from serve_app.settings import Secrets, Settings
+from serve_app.settings import Settings
 
 if TYPE_CHECKING:
     from serve_app.prompting.container import PromptContainer

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from serve_app.credentials import Secrets
 from serve_app.quotas.memory import MemoryQuotas
 from serve_app.quotas.port import Quotas
-from serve_app.settings import Secrets, Settings
+from serve_app.settings import Settings
 
 
 def counted_once(settings: Settings) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from serve_app.caching.connect import connect as connect_cache
 from serve_app.caching.messages import cached_messages
 from serve_app.caching.port import Cache
-from serve_app.settings import Secrets, Settings
+from serve_app.credentials import Secrets
+from serve_app.settings import Settings
 from serve_app.storage.memory import MemoryStore
 from serve_app.storage.port import Store
 from serve_app.storage.sqlite import SqliteStore

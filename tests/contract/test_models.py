@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from serve_app.credentials import Secrets
 from serve_app.domain.generation import Generation, ModelMessage, ModelRequest
 from serve_app.domain.tools import ToolSpec
 from serve_app.errors import DeadlineExceeded, InvalidInput, ParleyError, QuotaExceeded, UpstreamFailed
@@ -19,7 +20,7 @@ from serve_app.models.config import AzureProviderConfig, ModelConfig, ModelsConf
 from serve_app.models.connect import connect, needs_simulated_provider
 from serve_app.models.gateway import Gateway
 from serve_app.models.port import ModelGateway
-from serve_app.settings import Secrets, Settings
+from serve_app.settings import Settings
 from serve_app.telemetry import MemoryMetrics
 from tests.simulators.models.wire_server import (
     DONE,

@@ -12,11 +12,12 @@ import pytest
 import structlog
 
 from serve_app import redaction
+from serve_app.credentials import Secrets, secret_values
 from serve_app.domain.identity import Principal
 from serve_app.domain.prompts import Prompt, PromptRequest
 from serve_app.domain.tools import ToolSet
 from serve_app.redaction import HIDDEN, begin_request, hide, is_secret, redacted, scrub
-from serve_app.settings import LogSettings, Secrets, secret_values
+from serve_app.settings import LogSettings
 from serve_app.telemetry import configure_logging, logger
 from tests.security.conftest import Door, open_door
 from tests.security.people import ANNA

@@ -15,10 +15,11 @@ from pydantic import BaseModel
 from deployments.environment import ray_environment
 from deployments.options import STAGES, load_serve_config, stage_options
 from serve_app.companions.provider.script import load_script
+from serve_app.credentials import Secrets
 from serve_app.embedded import companions_of, tool_variables
 from serve_app.errors import ConfigError
 from serve_app.models.models_file import read_models
-from serve_app.settings import PROJECT_ROOT, Secrets, Settings
+from serve_app.settings import PROJECT_ROOT, Settings
 from serve_app.tools.config import load_servers
 
 CONFIGS = PROJECT_ROOT / "configs"

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from serve_app.credentials import Secrets
 from serve_app.embedded import companions_of, provider_url, tool_variables
 from serve_app.errors import ConfigError
-from serve_app.settings import CompanionSettings, Secrets, Settings
+from serve_app.settings import CompanionSettings, Settings
 
 KEY = Secrets.model_validate({"openai_api_key": "sk-test"})
 

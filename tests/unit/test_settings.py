@@ -13,11 +13,11 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 import serve_app
+from serve_app.credentials import Secrets
 from serve_app.errors import ConfigError
 from serve_app.settings import (
     PROJECT_ROOT,
     AuthSettings,
-    Secrets,
     Settings,
     TurnSettings,
     environment_variable,
@@ -491,7 +491,7 @@ def test_a_file_can_refer_to_a_variable_that_may_be_missing(monkeypatch: pytest.
 
 # -- nobody else reads the environment -------------------------------------------------------------------------------
 
-READERS = {"settings.py", "cli/supervisor.py"}
+READERS = {"credentials.py", "settings.py", "cli/supervisor.py"}
 """The supervisor passes its own environment on to its child."""
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from azure.core.credentials_async import AsyncTokenCredential
 
 from serve_app.blob.container import BlobContainer
-from serve_app.settings import Secrets, Settings
+from serve_app.credentials import Secrets
+from serve_app.settings import Settings
 from serve_app.storage.cosmos.bodies import BlobBodies
 from serve_app.storage.cosmos.charges import OnCharge
 from serve_app.storage.cosmos.store import CosmosStore

@@ -21,9 +21,10 @@ from azure.cosmos.aio import CosmosClient, DatabaseProxy
 from azure.identity.aio import DefaultAzureCredential
 from msgspec.structs import replace
 
+from serve_app.credentials import Secrets
 from serve_app.errors import ConfigError, Overloaded
 from serve_app.http_date import clock_off_s
-from serve_app.settings import AzureSettings, Secrets
+from serve_app.settings import AzureSettings
 from serve_app.storage.cosmos.client import new_client
 from serve_app.storage.cosmos.layout import CONTAINERS, Container
 from serve_app.storage.provision.diagnosis import ERRORS, Diagnosis, diagnose, no_token

@@ -9,7 +9,8 @@ import asyncio
 from serve_app.blob.account import open_account
 from serve_app.blob.container import BlobContainer
 from serve_app.blob.failures import FAILURES, failure_of
-from serve_app.settings import AzureSettings, Secrets
+from serve_app.credentials import Secrets
+from serve_app.settings import AzureSettings
 from serve_app.storage.provision.plan import Step
 
 

@@ -17,12 +17,13 @@ from pydantic import SecretStr
 from serve_app.blob.account import BlobAccount, open_account
 from serve_app.blob.container import BlobContainer
 from serve_app.blob.failures import failure_of
+from serve_app.credentials import Secrets
 from serve_app.domain.identity import Principal
 from serve_app.errors import ConfigError, Conflict, NotFound, Overloaded, ParleyError, TooLarge, UpstreamFailed
 from serve_app.files.blob import BlobFiles
 from serve_app.files.connect import open_files
 from serve_app.files.port import PIECE_BYTES
-from serve_app.settings import AzureSettings, FileSettings, Secrets, Settings
+from serve_app.settings import AzureSettings, FileSettings, Settings
 from serve_app.wire.chat_request import ChatRequest, UiMessage
 from tests.simulators.files.azurite import Azurite, new_container
 from tests.simulators.files.flaky import FlakyBlob, How

@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from serve_app.blob.container import BlobContainer
+from serve_app.credentials import Secrets
 from serve_app.domain.identity import Principal
 from serve_app.domain.prompts import PromptRequest
 from serve_app.errors import ConfigError, NotFound
@@ -18,7 +19,7 @@ from serve_app.prompting.connect import open_prompts
 from serve_app.prompting.container import PromptContainer
 from serve_app.prompting.library import PromptLibrary
 from serve_app.prompting.source import MAX_FILE_BYTES
-from serve_app.settings import ConversationSettings, Secrets, Settings
+from serve_app.settings import ConversationSettings, Settings
 from tests.simulators.files.azurite import Azurite, new_container
 from tests.simulators.files.flaky import FlakyBlob
 

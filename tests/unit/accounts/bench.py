@@ -9,8 +9,9 @@ from serve_app.accounts.connect import connect
 from serve_app.accounts.passwords import Passwords
 from serve_app.accounts.service import AccountService
 from serve_app.caching.off import NoCache
+from serve_app.credentials import Secrets
 from serve_app.domain.access import UserRecord
-from serve_app.settings import AuthSettings, Secrets, Settings
+from serve_app.settings import AuthSettings, Settings
 from serve_app.storage.memory import MemoryStore
 from serve_app.storage.port import Store
 from tests.unit.accounts.keys import signing_pem

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from serve_app.accounts.signing import KEY_FILE, find_signing_keys, open_signing_keys, read_signing_keys
+from serve_app.credentials import Secrets
 from serve_app.errors import ConfigError
 from serve_app.identity.key_set import read_key_set
-from serve_app.settings import AuthSettings, Secrets, Settings
+from serve_app.settings import AuthSettings, Settings
 from tests.unit.accounts.keys import curve_pem, locked_pem, signing_pem
 from tests.unit.identity.forge import rsa_key
 

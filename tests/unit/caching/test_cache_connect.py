@@ -8,8 +8,9 @@ from serve_app.caching.connect import connect
 from serve_app.caching.memory import MemoryCache
 from serve_app.caching.off import NoCache
 from serve_app.caching.redis import RedisCache
+from serve_app.credentials import Secrets
 from serve_app.errors import ConfigError
-from serve_app.settings import CacheSettings, Secrets, Settings
+from serve_app.settings import CacheSettings, Settings
 
 REDIS = Settings(cache=CacheSettings(backend="redis"))
 

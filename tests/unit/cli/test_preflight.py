@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from serve_app.cli import preflight
+from serve_app.credentials import Secrets
 from serve_app.errors import ConfigError
-from serve_app.settings import Secrets, Settings
+from serve_app.settings import Settings
 from serve_app.storage.sqlite import SqliteStore
 
 NO_SECRETS = Secrets()

@@ -13,8 +13,9 @@ from deployments.graph import graph
 from deployments.options import STAGES, load_serve_config, stage_options
 from deployments.shell import Shell, StageContext
 from serve_app.app import BuildArgs, build
+from serve_app.credentials import Secrets
 from serve_app.errors import ConfigError
-from serve_app.settings import PROJECT_ROOT, AuthSettings, CompanionSettings, Secrets, Settings
+from serve_app.settings import PROJECT_ROOT, AuthSettings, CompanionSettings, Settings
 
 
 @pytest.fixture(autouse=True)

@@ -13,11 +13,12 @@ from pydantic import SecretStr
 
 from serve_app.access.administration import Administration
 from serve_app.access.resolver import AccessResolver
+from serve_app.credentials import Secrets
 from serve_app.identity.connect import connect
 from serve_app.ingress.app import create_app
 from serve_app.ingress.services import IngressServices
 from serve_app.keys.connect import open_keys
-from serve_app.settings import AuthSettings, Secrets, Settings
+from serve_app.settings import AuthSettings, Settings
 from tests.unit.accounts.bench import PASSWORD, Bench
 from tests.unit.ingress.asgi import Client, Reply
 from tests.unit.ingress.stages import Stages

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import pytest
 from fastapi import FastAPI
 
+from serve_app.credentials import Secrets
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import TurnKey
 from serve_app.errors import NotFound, Overloaded
@@ -23,7 +24,7 @@ from serve_app.ingress import files
 from serve_app.ingress.app import create_app
 from serve_app.ingress.limits import MULTIPART_BYTES
 from serve_app.ingress.services import IngressServices
-from serve_app.settings import FileSettings, Secrets, Settings
+from serve_app.settings import FileSettings, Settings
 from tests.unit.ingress.asgi import Client, Exchange, Frame, Reply, http_scope
 from tests.unit.ingress.stages import Stages
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from serve_app.accounts.connect import connect as open_accounts
+from serve_app.credentials import Secrets
 from serve_app.identity.connect import connect as open_authenticator
-from serve_app.settings import AuthSettings, Secrets, Settings
+from serve_app.settings import AuthSettings, Settings
 from tests.unit.ingress.admin_bench import AdminBench
 from tests.unit.ingress.asgi import Client
 from tests.unit.ingress.test_sse import asking

@@ -8,10 +8,10 @@ import pytest
 from cryptography.fernet import Fernet, InvalidToken
 from pydantic import SecretStr
 
+from serve_app.credentials import Secrets
 from serve_app.errors import ConfigError, Internal
 from serve_app.keys.connect import open_keys
 from serve_app.keys.ring import PROVIDER_KEYS, KeyRing
-from serve_app.settings import Secrets
 
 OLD, NEW = "old-" + "o" * 40, "new-" + "n" * 40
 SECRET = "sk-a-provider's-key"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from serve_app.caching.messages import CachedMessages
-from serve_app.settings import CacheSettings, Secrets, Settings
+from serve_app.credentials import Secrets
+from serve_app.settings import CacheSettings, Settings
 from serve_app.storage.connect import connect
 from serve_app.storage.memory import MemoryStore
 from serve_app.storage.sqlite import SqliteStore
