@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
+from serve_app.domain.priority import Priority
 from serve_app.domain.tools import ToolCall, ToolSpec
 from serve_app.domain.usage import Usage
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+class Thought(str):
+    """A piece of what a model thought aloud before its answer. Among the pieces at a sink it stands in order; it is no text of
+    the answer."""
+
+    __slots__ = ()
 
 
 class ModelMessage(Struct, frozen=True, kw_only=True):
@@ -27,6 +35,9 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
 
     temperature: float | None = None
     max_output_tokens: int | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    reasoning_effort: str | None = None
 
 
 class ModelRequest(Struct, frozen=True, kw_only=True):
@@ -41,6 +52,9 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     turn_id: str = ""
     request_id: str = ""
     tenant_id: str = ""
+    priority: Priority = "live"
+    response_format: Mapping[str, Any] | None = None
+    """A JSON schema or ``json_object`` the answer is to keep, in the words of OpenAI's ``response_format``."""
 
 
 class Generation(Struct, frozen=True, kw_only=True):
@@ -53,6 +67,9 @@ class Generation(Struct, frozen=True, kw_only=True):
     usage: Usage = Usage()
     first_delta_ms: int | None = None
     duration_ms: int = 0
+    provider: str = ""
+    warning: str = ""
+    """What the client should know of how it came about: that another model answered than was asked for."""
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True):
@@ -62,6 +79,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     provider: str
     context_tokens: int
     max_output_tokens: int | None = None
+    aliases: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ("tools",)
 
 
 class ModelCatalog(Struct, frozen=True, kw_only=True):

@@ -17,13 +17,11 @@ from serve_app.domain.conversation import Conversation, Message, Part, SessionPr
 from serve_app.domain.events import EventRecord
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import TurnKey
+from serve_app.domain.priority import Priority
 from serve_app.domain.usage import Usage
 
 TurnState = Literal["accepted", "running", "completed", "failed", "cancelled"]
 TERMINAL_STATES: frozenset[TurnState] = frozenset({"completed", "failed", "cancelled"})
-
-Priority = Literal["live", "batch"]
-"""``batch``: nobody is waiting for it, so that it gives way while there is much to do."""
 
 OnBusy = Literal["reject", "queue", "interrupt"]
 """What becomes of an input for a conversation with a turn that has not ended: refused; accepted to wait; accepted to wait

@@ -20,9 +20,10 @@ from serve_app.domain.conversation import Conversation
 from serve_app.domain.events import EventRecord
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import CONVERSATION_ID, ConversationKey, TurnKey, new_id
+from serve_app.domain.priority import Priority
 from serve_app.domain.prompts import PromptRequest
 from serve_app.domain.tools import ToolSet
-from serve_app.domain.turns import AcceptedTurn, NewTurn, Priority, Query, Turn
+from serve_app.domain.turns import AcceptedTurn, NewTurn, Query, Turn
 from serve_app.errors import Conflict, Gone, InvalidInput, NotFound, NotPermitted, Overloaded, ParleyError
 from serve_app.files.attachments import check_attachments
 from serve_app.ingress.answers import Answers

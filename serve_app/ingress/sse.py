@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from serve_app.domain import turns
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import ConversationKey, TurnKey
+from serve_app.domain.priority import Priority
 from serve_app.errors import Conflict, InvalidInput, NotFound, NotPermitted, ParleyError
 from serve_app.ingress.branches import Branch, Branches
 from serve_app.ingress.chat import ChatService
@@ -112,7 +113,7 @@ async def send_message(
         Header(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$", description="Any id, new for every message"),
     ] = None,
     x_priority: Annotated[
-        turns.Priority, Header(description="`batch`: nobody waits for the answer, so that live input goes first")
+        Priority, Header(description="`batch`: nobody waits for the answer, so that live input goes first")
     ] = "live",
 ) -> Response:
     """The last user message is the query; earlier ones are the store's to know and are not read. `id` names the conversation,

@@ -11,6 +11,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     StringConstraints,
@@ -57,10 +58,28 @@ ModelId = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern
 OptionalModelId = Annotated[ModelId | None, BeforeValidator(_empty_is_none)]
 
 
+Capability = Literal["tools", "vision", "reasoning", "json"]
+
+
 class Part(BaseModel):
     """A mapping of the file: unknown keys are mistakes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PriceConfig(Part):
+    """US dollars per million tokens. ``cached_input``: input that the provider had cached; the price of input without it."""
+
+    input: NonNegativeFloat
+    output: NonNegativeFloat
+    cached_input: NonNegativeFloat | None = None
+
+
+class RateConfig(Part):
+    """What a provider lets an account do in a minute."""
+
+    rpm: PositiveInt | None = None
+    tpm: PositiveInt | None = None
 
 
 class ModelConfig(Part):
@@ -68,8 +87,16 @@ class ModelConfig(Part):
 
     id: ModelId
     upstream: ModelId | None = None
+    aliases: tuple[ModelId, ...] = ()
+    """Further names for it."""
     context_tokens: PositiveInt | None = None
     max_output_tokens: PositiveInt | None = None
+    capabilities: tuple[Capability, ...] = ("tools",)
+    price: PriceConfig | None = None
+    quota: RateConfig | None = None
+    """The provider's limit for this model."""
+    fallback: tuple[ModelId, ...] = ()
+    """The models asked instead, in order, where this one cannot answer."""
 
 
 class Provider(Part):
@@ -89,6 +116,10 @@ class Provider(Part):
     max_tokens_field: MaxTokensField = "max_completion_tokens"
     max_retries: Annotated[int, Field(ge=0, le=5)] = 2
     """Further attempts before the first piece of text."""
+    quota: RateConfig | None = None
+    """The provider's limit for all of its models together."""
+    hedge_after_s: PositiveFloat | None = None
+    """A second call is made where the first has not begun to answer after so long; who begins first is heard."""
     max_connections: PositiveInt = 10_000
     connect_timeout_s: PositiveFloat = 5.0
     stall_timeout_s: PositiveFloat = 60.0

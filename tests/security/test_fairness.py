@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from serve_app.domain.events import EventRecord
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import ConversationKey, TurnKey
-from serve_app.domain.turns import AppendTurn, NewTurn, Priority, Query
+from serve_app.domain.priority import Priority
+from serve_app.domain.turns import AppendTurn, NewTurn, Query
 from serve_app.errors import Overloaded, ParleyError, QuotaExceeded
 from serve_app.quotas.admission import AdmittingStore
 from serve_app.quotas.memory import MemoryQuotas

@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from serve_app.domain.events import EventRecord
 from serve_app.domain.identity import Limits, Principal, Terms
 from serve_app.domain.ids import ConversationKey, TurnKey
-from serve_app.domain.turns import AppendTurn, NewTurn, Priority, Query
+from serve_app.domain.priority import Priority
+from serve_app.domain.turns import AppendTurn, NewTurn, Query
 from serve_app.errors import Conflict, Overloaded, QuotaExceeded
 from serve_app.quotas.admission import BRIEFLY_S, OPEN_FOR_S, AdmittingStore
 from serve_app.quotas.memory import MemoryQuotas
