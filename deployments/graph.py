@@ -9,6 +9,7 @@ from ray.serve import Application
 
 from deployments.companions import CompanionsDeployment
 from deployments.ingress import IngressDeployment
+from deployments.local_model import PEER, bind_local_model
 from deployments.model_gateway import ModelGatewayDeployment
 from deployments.prompt_builder import PromptBuilderDeployment
 from deployments.shell import StageContext
@@ -18,6 +19,7 @@ from deployments.turns import TurnsDeployment
 from serve_app.channel.curve import new_secret
 from serve_app.credentials import Secrets
 from serve_app.embedded import companions_of
+from serve_app.models.connect import local_providers
 from serve_app.settings import Settings, require_ray_token
 
 
@@ -29,7 +31,7 @@ def graph(
 ) -> Application:
     """The whole graph. ``options`` are Ray's settings by stage, for whoever runs it without Serve reading them itself.
 
-    Raises ConfigError in production where Ray would run anybody's code.
+    Raises ConfigError in production where Ray would run anybody's code, and for a models file that cannot work.
 
     Deployed again, the replicas of those stages are replaced whose ``versions`` have changed; without any, all are.
     """
@@ -47,7 +49,8 @@ def graph(
 
     store = bind(StoreDeployment)
     prompts = bind(PromptBuilderDeployment)
-    models = bind(ModelGatewayDeployment, store=store)
+    local = {PEER + provider.name: bind_local_model(provider) for provider in local_providers(settings, secrets)}
+    models = bind(ModelGatewayDeployment, store=store, **local)
     tools = bind(ToolExecutorDeployment, store=store)
     turns = bind(TurnsDeployment, store=store, prompts=prompts, models=models, tools=tools)
     ingress = {"turns": turns, "store": store, "prompts": prompts, "models": models, "tools": tools}

@@ -8,7 +8,9 @@ from ray import serve
 from starlette.types import ASGIApp
 
 from deployments.draining import before_draining
-from deployments.handles import Handle, RemoteModels, RemotePrompts, RemoteTools, call, remote_beside, remote_store
+from deployments.handles import Handle, RemoteModels, RemoteTools, call
+from deployments.remote_prompts import RemotePrompts
+from deployments.remote_store import remote_beside, remote_store
 from deployments.remote_turns import RemoteTurns
 from deployments.shell import Shell
 from serve_app.access.administration import Administration
@@ -51,9 +53,10 @@ class IngressDeployment(Shell):
         self._channel = await self.open_channel()
         secrets = Secrets.from_environment()
         self._files = open_files(self.settings, secrets)
-        remote = remote_store(store)
-        directory: Directory = remote_beside(store, "directory", Directory)
-        access: Access = remote_beside(store, "access", Access)
+        remote = remote_store(store, self._channel)
+        directory: Directory = remote_beside(store, "directory", Directory, self._channel)
+        shares: RequestShares = remote_beside(store, "quotas", RequestShares, self._channel)
+        access: Access = remote_beside(store, "access", Access, self._channel)
         accounts = open_accounts(self.settings, secrets, remote, directory)
         own_keys = None if accounts is None else await accounts.jwks()
         authenticator = open_authenticator(self.settings, access, own_keys)
@@ -63,12 +66,12 @@ class IngressDeployment(Shell):
             turns=RemoteTurns(turns, self._channel, self.settings.limits.tail_items),
             models=RemoteModels(models, self._channel),
             tools=RemoteTools(tools),
-            prompts=RemotePrompts(prompts),
+            prompts=RemotePrompts(prompts, self._channel),
             files=self._files,
             authenticator=authenticator,
             accounts=accounts,
             metrics=self.metrics,
-            requests=LeasedRequests(remote_beside(store, "quotas", RequestShares), self.settings.limits, self.metrics),
+            requests=LeasedRequests(shares, self.settings.limits, self.metrics),
             administration=Administration.over(directory, open_keys(secrets)),
             admin_token=secrets.parley_admin_token,
         )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ray import serve
 
+from deployments.cpu_scaling import CpuShare
+from deployments.remote_prompts import PROMPTS, answer
 from deployments.shell import Shell
 from serve_app.credentials import Secrets
-from serve_app.domain.prompts import Prompt, PromptRequest
 from serve_app.embedded import tool_variables
 from serve_app.files.connect import open_files
 from serve_app.files.port import FileStore
@@ -24,18 +25,28 @@ class PromptBuilderDeployment(Shell):
         descriptions = {server.name: server.description for server in servers}
         self._prompts = await open_prompts(self.settings, secrets, descriptions, files=self._files)
         await self._prompts.load()
+        self._cpu = CpuShare()
+        self._channel = await self.open_channel()
+        self._channel.handle(PROMPTS, self.answer)
 
-    async def build(self, request: PromptRequest) -> Prompt:
-        return await self._prompts.build(request)
+    async def answer(self, packed: bytes) -> bytes:
+        """A call of the port, however it came."""
+        return await answer(self._prompts, packed)
 
-    async def title(self, content: str) -> Prompt:
-        return await self._prompts.title(content)
+    async def channel_endpoint(self) -> str:
+        return self._channel.endpoint
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Serve's controller is told; see ``deployments.cpu_scaling``."""
+        return self._cpu.stats()
 
     async def problems(self) -> list[str]:
         """Prompt files whose newest edit cannot be used."""
         return list(self._prompts.problems())
 
     async def __del__(self) -> None:
+        if (channel := getattr(self, "_channel", None)) is not None:
+            await channel.stop()
         # A start may fail before either is there.
         for name in ("_prompts", "_files"):
             opened: LocalPromptBuilder | FileStore | None = getattr(self, name, None)

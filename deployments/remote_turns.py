@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -91,6 +91,29 @@ class RemoteTail:
             if isinstance(items[-1], TailEnd):
                 return
         yield [TailEnd(complete=False)]
+
+    def listen(self, take: Callable[[Sequence[TailItem]], None], over: Callable[[], None]) -> None:
+        ended = False
+
+        def read(batches: list[bytes]) -> None:
+            nonlocal ended
+            for batch in batches:
+                if ended:
+                    return
+                items = _ITEMS.decode(batch)
+                take(items)
+                if isinstance(items[-1], TailEnd):
+                    ended = True
+                    over()
+
+        def end() -> None:
+            nonlocal ended
+            if not ended:
+                ended = True
+                take([TailEnd(complete=False)])
+                over()
+
+        self._inbox.pour(read, end)
 
     async def aclose(self) -> None:
         if self._unwatch is not None:

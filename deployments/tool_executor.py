@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ray import serve
 
-from deployments.handles import Handle, remote_store
+from deployments.handles import Handle
+from deployments.remote_store import remote_store
 from deployments.shell import Shell
 from serve_app.domain.identity import Principal
 from serve_app.domain.tools import ToolCall, ToolResult, ToolServerState, ToolSet

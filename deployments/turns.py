@@ -8,7 +8,9 @@ import msgspec
 from ray import serve
 
 from deployments.draining import before_draining
-from deployments.handles import Handle, RemoteModels, RemotePrompts, RemoteTools, remote_store
+from deployments.handles import Handle, RemoteModels, RemoteTools
+from deployments.remote_prompts import RemotePrompts
+from deployments.remote_store import remote_store
 from deployments.remote_turns import ANSWERED, CANCEL, FOLLOW, FollowRequest, RemoteFollower, RemoteTurns
 from deployments.shell import Shell, own_handle, owner_of
 from serve_app.channel.port import Address
@@ -31,7 +33,7 @@ class TurnsDeployment(Shell):
             owner=owner_of(self._channel),
             settings=self.settings,
             store=remote_store(store, self._channel),
-            prompts=RemotePrompts(prompts),
+            prompts=RemotePrompts(prompts, self._channel),
             models=RemoteModels(models, self._channel),
             tools=RemoteTools(tools),
             metrics=self.metrics,

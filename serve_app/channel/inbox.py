@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from serve_app.channel.port import Address, ChannelCounts, Sink
 from serve_app.telemetry import logger
@@ -13,7 +13,18 @@ from serve_app.telemetry import logger
 class StreamInbox:
     """One stream's inbox. Filled and read in one event loop, by one reader."""
 
-    __slots__ = ("__weakref__", "_ended", "_inboxes", "_items", "_max_items", "_sink", "_waiter", "address", "overrun")
+    __slots__ = (
+        "__weakref__",
+        "_ended",
+        "_inboxes",
+        "_items",
+        "_max_items",
+        "_over",
+        "_sink",
+        "_waiter",
+        "address",
+        "overrun",
+    )
 
     def __init__(self, inboxes: Inboxes, address: Address, max_items: int, sink: Sink | None) -> None:
         self.address = address
@@ -21,6 +32,7 @@ class StreamInbox:
         self._inboxes = inboxes
         self._max_items = max_items
         self._sink = sink
+        self._over: Callable[[], None] | None = None
         self._items: list[bytes] = []
         self._ended = False
         self._waiter: asyncio.Future[None] | None = None
@@ -46,10 +58,23 @@ class StreamInbox:
         self.end()
         return False
 
+    def pour(self, sink: Sink, over: Callable[[], None]) -> None:
+        if self._items:
+            items, self._items = self._items, []
+            sink(items)
+        self._sink = sink
+        if self._ended:
+            over()
+        else:
+            self._over = over
+
     def end(self) -> None:
         self._ended = True
         self._inboxes.forget(self)
         self._wake()
+        if self._over is not None:
+            over, self._over = self._over, None
+            over()
 
     def close(self) -> None:
         self._items = []

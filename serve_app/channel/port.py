@@ -70,6 +70,10 @@ class Inbox(Protocol):
 
     def __aiter__(self) -> AsyncIterator[list[bytes]]: ...
 
+    def pour(self, sink: Sink, over: Callable[[], None]) -> None:
+        """Instead of iterating: what has gathered goes to ``sink`` now, and the rest as it arrives, without a bound. ``over`` is
+        called once, when nothing more will come."""
+
     def end(self) -> None:
         """Ends the iteration after what has already arrived."""
 

@@ -22,9 +22,9 @@ from serve_app.errors import Overloaded, ParleyError, StageUnavailable
 from serve_app.ingress.follower import Follower
 from serve_app.storage.port import Store
 from serve_app.telemetry import logger
-from serve_app.turns.port import LiveTail, TailEnd, TailItem, Title, Turns
+from serve_app.turns.port import LiveTail, Notice, TailEnd, TailItem, Title, Turns
 
-Shown = EventRecord | Title
+Shown = EventRecord | Title | Notice
 """What a tail yields."""
 
 PAGE_RECORDS = 1000
@@ -118,6 +118,11 @@ class TurnTail:
         """The last ``seq`` yielded."""
         return self._cursor
 
+    @property
+    def ended(self) -> bool:
+        """Whether the turn's end is among what was yielded."""
+        return self._ended
+
     def __aiter__(self) -> AsyncIterator[list[Shown]]:
         if self._batches is None:
             self._batches = self._run()
@@ -172,6 +177,9 @@ class TurnTail:
                 await self._unfollow(deaf=self._cursor == self._followed_from)
             elif items:
                 self._heard()
+                if (next_records := self._next_records(items)) is not None:
+                    yield next_records
+                    continue
                 async for batch in self._merge(items):
                     yield batch
             elif time.monotonic() < self._look_at:
@@ -213,6 +221,15 @@ class TurnTail:
                 self._quiet_s = min(self._quiet_s * 2, longest_s)
         self._look_at = time.monotonic() + self._quiet_s
 
+    def _next_records(self, items: Sequence[TailItem]) -> list[Shown] | None:
+        """``items`` where they are just what comes next, as nearly always."""
+        cursor = self._cursor
+        for item in items:
+            if not isinstance(item, EventRecord) or item.seq != cursor + 1 or self._ended:
+                return None
+            cursor += 1
+        return [self._accept(item) for item in items if isinstance(item, EventRecord)]
+
     async def _merge(self, items: Sequence[TailItem]) -> AsyncGenerator[list[Shown]]:
         """What ``items`` add, read up from the log where they leave a gap."""
         out: list[Shown] = []
@@ -220,8 +237,8 @@ class TurnTail:
             if isinstance(item, TailEnd):
                 self._complete = item.complete
                 break
-            if isinstance(item, Title):
-                self._titled = True
+            if isinstance(item, Title | Notice):
+                self._titled = self._titled or isinstance(item, Title)
                 out.append(item)
             elif self._ended or item.seq <= self._cursor:
                 continue

@@ -6,8 +6,8 @@ nothing is lost when the stage or the channel drops a follower.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -22,13 +22,19 @@ class Title(Struct, frozen=True, kw_only=True, array_like=True, tag="title"):
     title: str
 
 
+class Notice(Struct, frozen=True, kw_only=True, array_like=True, tag="notice"):
+    """A sentence about the turn that its client should know, and that is no event of it. Whoever follows later is not told."""
+
+    message: str
+
+
 class TailEnd(Struct, frozen=True, kw_only=True, array_like=True, tag="end"):
     """Nothing more will come on this tail. ``complete``: the terminal event has been sent; else read on from the log."""
 
     complete: bool
 
 
-TailItem = EventRecord | Title | TailEnd
+TailItem = EventRecord | Title | Notice | TailEnd
 
 
 class LiveTail(Protocol):
@@ -40,6 +46,14 @@ class LiveTail(Protocol):
     def __aiter__(self) -> AsyncIterator[Sequence[TailItem]]: ...
 
     async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class PushedTail(LiveTail, Protocol):
+    """A live tail that can also be listened to, which costs no task of its own."""
+
+    def listen(self, take: Callable[[Sequence[TailItem]], None], over: Callable[[], None]) -> None:
+        """Instead of iterating: batches go to ``take`` as they come, and then ``over`` is called, once."""
 
 
 class Turns(Protocol):

@@ -15,6 +15,7 @@ from ray import serve
 
 from deployments import handles
 from deployments.handles import Handle, RemoteModels, RemoteTools, text_sink
+from deployments.pickled import pack, unpack
 from deployments.remote_turns import RemoteTurns
 from serve_app import errors
 from serve_app.channel.port import Address
@@ -94,7 +95,8 @@ class Callee:
         (self._folder / "tool-running").touch()
         await asyncio.sleep(60)
 
-    async def generate(self, request: ModelRequest, to: Address) -> Generation:
+    async def generate(self, packed: bytes, to: Address) -> bytes:
+        request: ModelRequest = unpack(packed)
         """The first message says what goes wrong."""
         send = text_sink(self._channel, to)
         match request.messages[0].content:
@@ -116,7 +118,7 @@ class Callee:
                 send([PIECES[0]])
                 raise errors.QuotaExceeded("The provider has had enough.")
         await asyncio.sleep(0.2)
-        return Generation(model_id="m", finish_reason="stop", text="".join(PIECES))
+        return pack(Generation(model_id="m", finish_reason="stop", text="".join(PIECES)))
 
     async def run_turn(self, key: TurnKey, _to: Address, _after_seq: int, _dead: Sequence[str]) -> bool:
         """Takes a while and leaves a file named after the turn."""

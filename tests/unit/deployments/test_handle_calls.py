@@ -18,9 +18,8 @@ from ray.exceptions import (
 )
 from ray.serve.exceptions import BackPressureError, RayServeException, ReplicaUnavailableError, RequestCancelledError
 
-from deployments.handles import RemotePrompts, RemoteTools, call
+from deployments.handles import RemoteTools, call
 from serve_app.domain.identity import Principal
-from serve_app.domain.prompts import PromptRequest
 from serve_app.domain.tools import ToolCall, ToolResult, ToolServerState, ToolSet
 from serve_app.errors import (
     Conflict,
@@ -33,7 +32,6 @@ from serve_app.errors import (
     QuotaExceeded,
     StageUnavailable,
 )
-from tests.scripted import PlainPrompts
 from tests.unit.deployments.handles import FakeHandle, raised_remotely
 
 ANN = Principal(tenant_id="acme", user_id="ann", roles=("sales",))
@@ -192,11 +190,3 @@ async def test_tools_pass_the_whole_call_and_wait_no_longer_than_its_deadline() 
     with pytest.raises(DeadlineExceeded):
         async with asyncio.timeout(5):
             await RemoteTools(FakeHandle(call=hang).handle).call(wanted, ANN, deadline=0, idempotency_key="key")
-
-
-async def test_prompts_are_built_and_titled_by_the_stage() -> None:
-    plain = PlainPrompts()
-    prompts = RemotePrompts(FakeHandle(build=plain.build, title=plain.title).handle)
-    request = PromptRequest(principal=ANN, query="Hello")
-    assert await prompts.build(request) == await plain.build(request)
-    assert await prompts.title("Hello") == await plain.title("Hello")

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 from ray.exceptions import ActorUnavailableError
 
-from deployments.handles import remote_beside, remote_store
+from deployments.remote_store import remote_beside, remote_store
 from serve_app.access.directory import StoredDirectory
 from serve_app.access.port import Access, Directory
 from serve_app.access.resolver import AccessResolver
@@ -28,11 +28,11 @@ class StoreStage:
         directory = StoredDirectory(MemoryStore(), MemoryCache(max_entries=9, max_entry_bytes=9_999), ttl_s=60.0)
         self._beside: dict[str, Any] = {"directory": directory, "access": AccessResolver(directory)}
         self.dies_after: list[str] = []
-        self.handle = FakeHandle(invoke_beside=self.invoke_beside).handle
+        self.handle = FakeHandle(invoke=self.invoke).handle
         self.directory: Directory = remote_beside(self.handle, "directory", Directory)
         self.access: Access = remote_beside(self.handle, "access", Access)
 
-    async def invoke_beside(
+    async def invoke(
         self, service: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], request_id: str
     ) -> Any:
         try:
@@ -88,7 +88,7 @@ async def test_of_a_record_that_may_be_used_once_nobody_is_told_to_have_deleted_
     store = MemoryStore()
     answers = iter(["lost", "served"])
 
-    async def invoke(method: str, args: tuple[Any, ...], kwargs: dict[str, Any], request_id: str) -> Any:
+    async def invoke(service: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], request_id: str) -> Any:
         if next(answers) == "lost":
             await store.delete_record("", "ws_ticket", "t")  # by somebody else, while this call was lost
             raise ActorUnavailableError("replaced", None)

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from deployments.handles import RemoteModels, text_sink
+from deployments.pickled import pack, unpack
 from serve_app.channel.local import LocalChannel
 from serve_app.channel.port import Address
 from serve_app.domain.generation import Generation, ModelCatalog, ModelMessage, ModelRequest
@@ -24,9 +25,10 @@ Script = Callable[[TextSink], Awaitable[None]]
 def gateway(far: LocalChannel, script: Script, text: str) -> FakeHandle:
     """A gateway that sends what ``script`` says, and returns ``text`` as the whole."""
 
-    async def generate(_: ModelRequest, to: Address) -> Generation:
+    async def generate(packed: bytes, to: Address) -> bytes:
+        assert isinstance(unpack(packed), ModelRequest)
         await script(text_sink(far, to))
-        return Generation(model_id="demo", finish_reason="stop", text=text)
+        return pack(Generation(model_id="demo", finish_reason="stop", text=text))
 
     return FakeHandle(generate=generate)
 
@@ -200,13 +202,14 @@ async def test_a_gateways_refusal_arrives_as_it_was(near: LocalChannel, far: Loc
 
 
 async def test_generations_side_by_side_do_not_mix(near: LocalChannel, far: LocalChannel) -> None:
-    async def generate(request: ModelRequest, to: Address) -> Generation:
+    async def generate(packed: bytes, to: Address) -> bytes:
+        request: ModelRequest = unpack(packed)
         send = text_sink(far, to)
         word = request.messages[0].content
         for letter in word:
             send([letter])
             await asyncio.sleep(0)
-        return Generation(model_id="demo", finish_reason="stop", text=word)
+        return pack(Generation(model_id="demo", finish_reason="stop", text=word))
 
     models = RemoteModels(FakeHandle(generate=generate).handle, near)
 

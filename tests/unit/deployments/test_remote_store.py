@@ -12,9 +12,9 @@ import pytest
 import structlog
 from ray.exceptions import ActorUnavailableError
 
-from deployments import handles
+from deployments import remote_store as remote_store_module
 from deployments.append_frames import decode_batch, encode_batch
-from deployments.handles import remote_store, serve_appends
+from deployments.remote_store import remote_store, serve_appends, serve_calls
 from serve_app.channel.local import LocalChannel, LocalNetwork
 from serve_app.domain.conversation import Message, SessionPrompt, TextPart, ToolCallPart, ToolResultPart
 from serve_app.domain.events import EventRecord, TextDelta
@@ -22,7 +22,7 @@ from serve_app.domain.identity import Principal
 from serve_app.domain.ids import ConversationKey, TurnKey
 from serve_app.domain.turns import AppendTurn, FinishTurn, NewTurn, Owner, Query, StepRecord
 from serve_app.domain.usage import Usage
-from serve_app.errors import InvalidInput, NotFound, Overloaded, StageUnavailable
+from serve_app.errors import DeadlineExceeded, InvalidInput, NotFound, Overloaded, StageUnavailable
 from serve_app.settings import ChannelSettings
 from serve_app.storage.memory import MemoryStore
 from serve_app.storage.port import Store
@@ -38,14 +38,26 @@ class StoreStage:
     def __init__(self, store: Store, channel: LocalChannel) -> None:
         self.store = store
         self.channel = channel
-        serve_appends(store, channel)
+        self.listen()
         self.request_ids: list[str] = []
         self.fake = FakeHandle(invoke=self.invoke, channel_endpoint=self.channel_endpoint)
 
-    async def invoke(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], request_id: str) -> Any:
+    def listen(self) -> None:
+        serve_appends(self.store, self.channel)
+        serve_calls(self.answer, self.channel)
+
+    async def answer(
+        self, service: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], request_id: str
+    ) -> Any:
+        assert service == ""
         self.request_ids.append(request_id)
+        return await getattr(self.store, method)(*args, **kwargs)
+
+    async def invoke(
+        self, service: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], request_id: str
+    ) -> Any:
         try:
-            return await getattr(self.store, method)(*args, **kwargs)
+            return await self.answer(service, method, args, kwargs, request_id)
         except Exception as error:
             raise raised_remotely(error) from None
 
@@ -58,7 +70,7 @@ class StoreStage:
 
     @property
     def appends_by_call(self) -> int:
-        return sum(call[:2] == ("invoke", "append") for call in self.fake.calls)
+        return sum(call[:3] == ("invoke", "", "append") for call in self.fake.calls)
 
 
 async def running_turn(store: Store, conversation: str = "c1") -> TurnKey:
@@ -92,7 +104,7 @@ async def test_every_method_of_the_port_is_a_call_with_its_errors(far: LocalChan
     with pytest.raises(InvalidInput):
         await store.list_conversations(ANN, limit=0)
     await store.close()
-    assert not [call for call in stage.fake.calls if call[1:2] == ("close",)]
+    assert not [call for call in stage.fake.calls if call[2:3] == ("close",)]
 
 
 @pytest.mark.parametrize("name", ["_secret", "__reduce__x", "drop_tables", "invoke"])
@@ -156,11 +168,44 @@ async def test_a_replaced_store_is_found_again_at_its_new_address(
     stage.channel = LocalChannel(network=network)
     await stage.channel.start()
     try:
-        serve_appends(stage.store, stage.channel)
+        stage.listen()
         (reply,) = await store.append([delta(key, 3)])
-        assert (reply.status, reply.last_seq, stage.lookups) == ("ok", 3, 2)
+        assert (reply.status, reply.last_seq) == ("ok", 3)
     finally:
         await stage.channel.stop()
+
+
+async def test_a_store_replaced_between_two_calls_takes_a_change_under_an_etag(
+    near: LocalChannel, far: LocalChannel, network: LocalNetwork
+) -> None:
+    stage = StoreStage(MemoryStore(), far)
+    store = remote_store(stage.fake.handle, near)
+    head = await store.ensure_conversation(ConversationKey.of(ANN, "c1"))
+    stage.channel = LocalChannel(network=network)
+    await stage.channel.start()
+    try:
+        stage.listen()
+        await far.stop()
+        changed = await store.update_conversation(head.key, title="New", if_match=head.etag)
+        assert changed.title == "New"
+    finally:
+        await stage.channel.stop()
+
+
+async def test_a_store_that_takes_long_to_be_found_is_a_pause(near: LocalChannel, far: LocalChannel) -> None:
+    stage = StoreStage(MemoryStore(), far)
+    looked = 0
+
+    async def slow_at_first() -> str:
+        nonlocal looked
+        looked += 1
+        if looked == 1:
+            raise raised_remotely(DeadlineExceeded("The store stage did not answer within 10 seconds."))
+        return far.endpoint
+
+    fake = FakeHandle(invoke=stage.invoke, channel_endpoint=slow_at_first)
+    conversation = await remote_store(fake.handle, near).ensure_conversation(ConversationKey.of(ANN, "c1"))
+    assert (conversation.key.conversation_id, looked) == ("c1", 2)
 
 
 async def test_a_stores_refusal_of_an_append_arrives_as_it_was(near: LocalChannel, far: LocalChannel) -> None:
@@ -239,7 +284,7 @@ class Dying:
         self._acted = acted
         self.asked = 0
 
-    async def invoke(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], _: str) -> Any:
+    async def invoke(self, _service: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], _: str) -> Any:
         self.asked += 1
         if self.asked > self._deaths:
             return await getattr(self._store, method)(*args, **kwargs)
@@ -293,7 +338,7 @@ async def test_a_change_under_an_etag_is_not_made_twice() -> None:
 
 
 async def test_a_store_that_stays_away_is_an_error_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handles, "STORE_PATIENCE_S", 0.2)
+    monkeypatch.setattr(remote_store_module, "STORE_PATIENCE_S", 0.2)
     dying = Dying(MemoryStore(), deaths=1_000)
     with pytest.raises(StageUnavailable):
         await dying.remote.get_conversation(ConversationKey.of(ANN, "c1"))

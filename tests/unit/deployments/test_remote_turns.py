@@ -18,6 +18,7 @@ from serve_app.domain.identity import Principal
 from serve_app.domain.ids import ConversationKey, TurnKey
 from serve_app.domain.turns import Owner
 from serve_app.errors import Internal, Overloaded
+from serve_app.ingress.follower import Follower
 from serve_app.settings import ChannelSettings
 from serve_app.turns.port import LiveTail, TailEnd, TailItem, Title
 from tests.unit.deployments.handles import FakeHandle, raised_remotely
@@ -271,6 +272,57 @@ async def test_an_owner_that_fails_or_is_gone_ends_the_tail_at_once(near: LocalC
     assert await read(await turns.follow(KEY, owner(far), after_seq=0)) == [TailEnd(complete=False)]
     gone = Owner(replica_id="r0", endpoint="local://99")
     assert await read(await turns.follow(KEY, gone, after_seq=0)) == [TailEnd(complete=False)]
+
+
+# -- listening -------------------------------------------------------------------------------------------------------
+
+
+async def heard(follower: Follower) -> list[TailItem]:
+    items: list[TailItem] = []
+    async with asyncio.timeout(5):
+        while (more := await follower.take(5)) is not None:
+            items += more
+    return items
+
+
+async def test_who_listens_hears_what_had_gathered_and_what_comes(near: LocalChannel, far: LocalChannel) -> None:
+    tail = RemoteTail(near, BOUND)
+    owner = RemoteFollower(far, tail.address)
+    owner.push([record(2)])
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    follower = Follower(tail, 100)
+    owner.push([record(3), record(4)])
+    owner.push([record(5), TailEnd(complete=True)])
+    owner.push([record(6)])
+    assert await heard(follower) == [record(2), record(3), record(4), record(5), TailEnd(complete=True)]
+    await follower.aclose()
+
+
+async def test_who_listens_is_told_that_the_owner_is_gone(near: LocalChannel, far: LocalChannel) -> None:
+    tail = RemoteTail(near, BOUND)
+    follower = Follower(tail, 100)
+    RemoteFollower(far, tail.address).push([record(2)])
+    for _ in range(3):
+        await asyncio.sleep(0)
+    tail.end()
+    assert await heard(follower) == [record(2), TailEnd(complete=False)]
+    ended = RemoteTail(near, BOUND)
+    ended.end()
+    assert await heard(Follower(ended, 100)) == [TailEnd(complete=False)]
+
+
+async def test_who_listens_and_does_not_read_is_dropped_to_its_cursor(near: LocalChannel, far: LocalChannel) -> None:
+    tail = RemoteTail(near, BOUND)
+    follower = Follower(tail, 3)
+    owner = RemoteFollower(far, tail.address)
+    for seq in range(2, 40):
+        owner.push([record(seq)])
+        for _ in range(2):
+            await asyncio.sleep(0)
+    items = await heard(follower)
+    assert items == [record(seq) for seq in range(2, 6)]
+    assert near.counts.items_unclaimed > 0, "nobody holds the tail while its reader is behind"
 
 
 # -- bounds ----------------------------------------------------------------------------------------------------------
