@@ -22,6 +22,9 @@ class Secrets(BaseModel):
     azure_openai_api_key: SecretStr | None = None
     azure_openai_api_version: str | None = None
     azure_openai_chat_model: str | None = None
+    anthropic_api_key: SecretStr | None = None
+    gemini_api_key: SecretStr | None = None
+    google_api_key: SecretStr | None = None
     azure_cosmos_key: SecretStr | None = None
     azure_storage_key: SecretStr | None = None
     redis_url: SecretStr | None = None

@@ -14,6 +14,7 @@
     │   └── StageUnavailable    overloaded         503     yes   (a stage's replica died or cannot be reached)
     ├── DeadlineExceeded        deadline_exceeded  504     yes
     ├── UpstreamFailed          upstream_failed    502     yes
+    │   └── Unreachable         upstream_failed    502     yes   (no connection to the provider could be made)
     ├── Internal                internal           500     no
     └── ConfigError             invalid_config     –       no    (start-up only; the command line exits with 2)
 
@@ -41,6 +42,7 @@ __all__ = [
     "StageUnavailable",
     "TooLarge",
     "Unauthenticated",
+    "Unreachable",
     "UpstreamFailed",
 ]
 
@@ -152,6 +154,10 @@ class UpstreamFailed(ParleyError):
     status = 502
     title = "Upstream failed"
     default_retryable = True
+
+
+class Unreachable(UpstreamFailed):
+    """No connection to the provider could be made: nothing was sent, and it is the same for all of its models."""
 
 
 class Internal(ParleyError):

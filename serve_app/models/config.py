@@ -15,6 +15,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     StringConstraints,
+    model_validator,
 )
 
 from serve_app.models.wire import MaxTokensField
@@ -111,9 +112,6 @@ class Provider(Part):
     """The models it serves; ``"*"`` passes on any name untouched."""
     chat_default: OptionalModelId = None
     utility: OptionalModelId = None
-    stream_usage: bool = True
-    """Ask for token counts in the stream; false for servers that refuse ``stream_options``."""
-    max_tokens_field: MaxTokensField = "max_completion_tokens"
     max_retries: Annotated[int, Field(ge=0, le=5)] = 2
     """Further attempts before the first piece of text."""
     quota: RateConfig | None = None
@@ -121,12 +119,24 @@ class Provider(Part):
     hedge_after_s: PositiveFloat | None = None
     """A second call is made where the first has not begun to answer after so long; who begins first is heard."""
     max_connections: PositiveInt = 10_000
-    connect_timeout_s: PositiveFloat = 5.0
+    connect_timeout_s: PositiveFloat = 3.0
+    """Short, so that a provider that has gone is noticed within five seconds."""
     stall_timeout_s: PositiveFloat = 60.0
     """Longest silence between two reads."""
+    read_every_ms: Annotated[int, Field(ge=0, le=1000)] = 25
+    """Time between two reads of an answer that has begun, twice as long where many run; 0 reads each piece as it comes, for
+    several times the work."""
 
 
-class OpenAIProviderConfig(Provider):
+class _ChatCompletions(Provider):
+    """What all that speak OpenAI's chat completions have."""
+
+    stream_usage: bool = True
+    """Ask for token counts in the stream; false for servers that refuse ``stream_options``."""
+    max_tokens_field: MaxTokensField = "max_completion_tokens"
+
+
+class OpenAIProviderConfig(_ChatCompletions):
     """OpenAI itself, or any server that speaks its chat completions."""
 
     kind: Literal["openai"]
@@ -137,7 +147,7 @@ class OpenAIProviderConfig(Provider):
         return _origin(self.base_url)
 
 
-class AzureProviderConfig(Provider):
+class AzureProviderConfig(_ChatCompletions):
     """Azure OpenAI. Its models are deployments."""
 
     kind: Literal["azure"]
@@ -150,7 +160,76 @@ class AzureProviderConfig(Provider):
         return _origin(self.endpoint)
 
 
-ProviderConfig = Annotated[OpenAIProviderConfig | AzureProviderConfig, Field(discriminator="kind")]
+class AnthropicProviderConfig(Provider):
+    """Anthropic's Messages API."""
+
+    kind: Literal["anthropic"]
+    base_url: HttpUrl = "https://api.anthropic.com"
+    default_max_output_tokens: PositiveInt = 8192
+    """Anthropic wants a bound with each call; this one where neither request nor model has one."""
+    prompt_cache: bool = True
+    """Let it keep the beginning of a prompt, which the next step of a conversation repeats."""
+    thinking: Literal["adaptive", "budget", "off"] = "adaptive"
+    """How a model is told to think where a prompt says ``reasoning_effort``; ``budget`` for models before Claude 4.6."""
+
+    @property
+    def origin(self) -> str:
+        return _origin(self.base_url)
+
+
+class GoogleProviderConfig(Provider):
+    """Google's Gemini API."""
+
+    kind: Literal["google"]
+    base_url: HttpUrl = "https://generativelanguage.googleapis.com"
+    api_version: Annotated[str, StringConstraints(min_length=1, pattern=r"^[A-Za-z0-9_.-]+$")] = "v1beta"
+
+    @property
+    def origin(self) -> str:
+        return _origin(self.base_url)
+
+
+class LocalProviderConfig(_ChatCompletions):
+    """A model that runs on this cluster, by Ray Serve LLM (vLLM): a stage of the graph for each such provider."""
+
+    kind: Literal["local"]
+    source: Annotated[str, StringConstraints(min_length=1, max_length=500)]
+    """Where the weights are: a Hugging Face id, a folder that every node has, or a bucket's address."""
+    models: Annotated[tuple[ModelConfig, ...], BeforeValidator(_drop_empty), Field(min_length=1, max_length=1)]
+    accelerator: str | None = None
+    """Ray's name of the accelerator it needs (``L4``, ``A100``); None is any GPU."""
+    engine_kwargs: dict[str, Any] = {}
+    """For vLLM's engine as it is: ``max_model_len``, ``tensor_parallel_size``, ``quantization`` and the like."""
+    runtime_env: dict[str, Any] = {}
+    """Ray's for its replicas: ``env_vars`` such as HF_TOKEN."""
+    min_replicas: PositiveInt = 1
+    max_replicas: PositiveInt = 1
+    max_ongoing_requests: PositiveInt = 64
+    """Streams of a replica; the engine batches them. Beyond, calls wait in the gateway."""
+    max_queued_requests: PositiveInt = 200
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LocalProviderConfig:
+        if self.max_replicas < self.min_replicas:
+            raise ValueError("max_replicas must not be less than min_replicas")
+        if self.api_key_env is not None:
+            raise ValueError("a local model takes no key; remove api_key_env")
+        return self
+
+    @property
+    def base_url(self) -> str:
+        """No address: requests go by handle."""
+        return f"http://{self.name}.local.invalid/v1"
+
+    @property
+    def origin(self) -> str:
+        return _origin(self.base_url)
+
+
+ProviderConfig = Annotated[
+    OpenAIProviderConfig | AzureProviderConfig | AnthropicProviderConfig | GoogleProviderConfig | LocalProviderConfig,
+    Field(discriminator="kind"),
+]
 
 
 class SimulatedConfig(Part):

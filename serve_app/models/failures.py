@@ -1,9 +1,9 @@
 """What can go wrong at a provider, in our own errors and in sentences that say what to do.
 
     stage of the call       seen as                                 becomes
-    connecting              refused, DNS, TLS, timeout              UpstreamFailed, retryable
+    connecting              refused, DNS, TLS, timeout              Unreachable, retryable
     status 400 413 422      the provider's sentence                 InvalidInput
-    status 401 403          a credential                            UpstreamFailed, not retryable
+    status 401 403          a credential (Google: 400 as well)      UpstreamFailed, not retryable
     status 404              an unknown model, or a wrong base_url   InvalidInput
     status 402 429          a quota or a rate                       QuotaExceeded, with retry_after_s where given
     other statuses          the provider's fault                    UpstreamFailed, retryable
@@ -27,7 +27,7 @@ import aiohttp
 import httpx2
 import openai
 
-from serve_app.errors import InvalidInput, ParleyError, QuotaExceeded, UpstreamFailed
+from serve_app.errors import InvalidInput, ParleyError, QuotaExceeded, Unreachable, UpstreamFailed
 
 PROVIDER_ERRORS = (
     openai.OpenAIError,
@@ -39,6 +39,17 @@ PROVIDER_ERRORS = (
 )
 """What a call through the SDK may raise, its transport's own errors included: not all of them are wrapped."""
 
+_CONNECTING: tuple[type[BaseException], ...] = (
+    socket.gaierror,
+    ssl.SSLError,
+    ssl.CertificateError,
+    ConnectionRefusedError,
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+)
+"""Seen only where there is no connection yet."""
 _MAX_SENTENCE_CHARS = 300
 _MAX_RETRY_AFTER_S = 86_400.0
 _SECRETS = re.compile(
@@ -51,7 +62,10 @@ _WORDS = {
     "rate_limit_error": QuotaExceeded,
     "tokens": QuotaExceeded,
     "requests": QuotaExceeded,
+    "resource_exhausted": QuotaExceeded,  # Google's
 }
+_OVERLOADED = 529  # Anthropic's
+_SECONDS = re.compile(r"(\d+(?:\.\d+)?)s")
 
 
 class ProviderFailures:
@@ -63,11 +77,10 @@ class ProviderFailures:
         self._credential = credential
         self._secret = secret
 
-    def of(self, error: BaseException, model: str | None = None) -> ParleyError:
-        """The error for whatever the SDK or its transport raised."""
-        if isinstance(error, openai.APIStatusError):
-            return self._of_status(error, model)
-        return UpstreamFailed(f"{self._name()} {self._connection(error)}")
+    def of(self, error: BaseException) -> UpstreamFailed:
+        """The error for whatever broke the connection, or (Unreachable) kept it from being made."""
+        kind = Unreachable if _any(list(_chain(error)), *_CONNECTING) else UpstreamFailed
+        return kind(f"{self._name()} {self._connection(error)}")
 
     def truncated(self) -> UpstreamFailed:
         return UpstreamFailed(f"{self._name()} ended its answer without a finish reason, so part of it is missing.")
@@ -90,11 +103,22 @@ class ProviderFailures:
         sentence = self._said(error)
         return kind(f"{self._name()} reported a failure in the middle of its answer{sentence}")
 
-    def _of_status(self, error: openai.APIStatusError, model: str | None) -> ParleyError:
-        status = error.status_code
-        headers = error.response.headers
-        said = self._said(error.body)
-        if status in (401, 403):
+    def blocked(self, reason: str) -> InvalidInput:
+        """The provider does not let its model see the prompt."""
+        return InvalidInput(f"{self._name()} refused the prompt ({self._clean(reason)}).")
+
+    def unusable(self, reason: str) -> UpstreamFailed:
+        """The model ended for a reason that leaves no answer."""
+        return UpstreamFailed(
+            f"{self._name()} ended its answer early ({self._clean(reason)}), so part of it is missing."
+        )
+
+    def of_status(
+        self, status: int, headers: Mapping[str, str], body: Any = None, model: str | None = None
+    ) -> ParleyError:
+        """The error for a status that is not a success. ``body`` is what came with it, decoded where it was JSON."""
+        said = self._said(body)
+        if status in (401, 403) or (status == 400 and "API_KEY_INVALID" in _details(body, "reason")):
             what = f"check {self._credential}" if self._credential else "it wants a key: name one with api_key_env"
             return UpstreamFailed(f"{self._name()} refused our credential (status {status}); {what}.", False)
         if status == 404:
@@ -107,16 +131,20 @@ class ProviderFailures:
             return InvalidInput(f"{self._name()} refused the request{said or f' (status {status}).'}")
         retryable = _should_retry(headers)
         if status in (402, 429):
-            spent = status == 402 or "insufficient_quota" in _words(error.body)
+            spent = status == 402 or "insufficient_quota" in _words(body)
             if spent:
                 return QuotaExceeded(f"The quota at {self._name(False)} is used up; check its plan and billing.", False)
+            wait_s = retry_after_s(headers)
             return QuotaExceeded(
-                f"{self._name()} limits our rate of requests; try again later.", retryable, retry_after_s(headers)
+                f"{self._name()} limits our rate of requests; try again later.",
+                retryable,
+                _retry_delay_s(body) if wait_s is None else wait_s,
             )
         if 300 <= status < 400:
             return UpstreamFailed(f"{self._name()} redirects elsewhere; set its base_url to the final address.", False)
+        what = "is overloaded" if status == _OVERLOADED else "failed"
         return UpstreamFailed(
-            f"{self._name()} failed (status {status}).", retryable, retry_after_s(headers) if status >= 500 else None
+            f"{self._name()} {what} (status {status}).", retryable, retry_after_s(headers) if status >= 500 else None
         )
 
     def _connection(self, error: BaseException) -> str:
@@ -171,12 +199,23 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     return None
 
 
+def _retry_delay_s(body: Any) -> float | None:
+    """The same as Google writes it, among the details of an error."""
+    for delay in _details(body, "retryDelay"):
+        match = _SECONDS.fullmatch(delay)
+        if match and float(match[1]) <= _MAX_RETRY_AFTER_S:
+            return float(match[1])
+    return None
+
+
 def _should_retry(headers: Mapping[str, str]) -> bool:
     return headers.get("x-should-retry") != "false"
 
 
 def _error_object(body: Any) -> Any:
     """The error itself: providers wrap it in ``error``, send it bare, or as a string."""
+    if isinstance(body, list) and len(body) == 1:
+        body = body[0]
     return body.get("error", body) if isinstance(body, Mapping) else body
 
 
@@ -192,7 +231,18 @@ def _words(body: Any) -> tuple[str, ...]:
     error = _error_object(body)
     if not isinstance(error, Mapping):
         return ()
-    return tuple(str(error.get(key)).lower() for key in ("code", "type") if error.get(key) is not None)
+    return tuple(str(error.get(key)).lower() for key in ("code", "type", "status") if error.get(key) is not None)
+
+
+def _details(body: Any, key: str) -> tuple[str, ...]:
+    """The values of ``key`` among the details of an error."""
+    error = _error_object(body)
+    listed = error.get("details") if isinstance(error, Mapping) else None
+    if not isinstance(listed, list):
+        return ()
+    return tuple(
+        value for detail in listed if isinstance(detail, Mapping) and isinstance(value := detail.get(key), str)
+    )
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

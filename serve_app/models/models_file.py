@@ -8,7 +8,8 @@ several. Keys themselves are not read here: they are looked up when a gateway is
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,11 @@ from pydantic import ValidationError
 
 from serve_app.errors import ConfigError
 from serve_app.models.config import (
+    AnthropicProviderConfig,
     AzureProviderConfig,
+    GoogleProviderConfig,
+    LocalProviderConfig,
+    ModelConfig,
     ModelsConfig,
     OpenAIProviderConfig,
     Part,
@@ -29,7 +34,15 @@ Lookup = Callable[[str], str | None]
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?\}")
 
-_KINDS: dict[str, type[Provider]] = {"openai": OpenAIProviderConfig, "azure": AzureProviderConfig}
+_KINDS: dict[str, type[Provider]] = {
+    "openai": OpenAIProviderConfig,
+    "azure": AzureProviderConfig,
+    "anthropic": AnthropicProviderConfig,
+    "google": GoogleProviderConfig,
+    "local": LocalProviderConfig,
+}
+_EXTRAS = {"anthropic": "anthropic", "google": "google.genai"}
+"""The package that a kind needs, which is installed by the extra of the kind's name."""
 _COMPUTED = ("is_simulated", "skipped")
 
 
@@ -81,8 +94,9 @@ def with_simulated(config: ModelsConfig, base_url: str | None) -> ModelsConfig:
     if base_url is None or config.simulated is None:
         left_out = "".join(f" {name}: {reason}" for name, reason in config.skipped.items())
         raise ConfigError(
-            "No model provider is configured and the simulated one is off: set OPENAI_API_KEY, OPENAI_BASE_URL or "
-            f"AZURE_OPENAI_ENDPOINT, or list a provider in the models file.{left_out}"
+            "No model provider is configured and the simulated one is off: set OPENAI_API_KEY, OPENAI_BASE_URL, "
+            "AZURE_OPENAI_ENDPOINT, ANTHROPIC_API_KEY or GEMINI_API_KEY, or list a provider in the models "
+            f"file.{left_out}"
         )
     model = config.simulated.model
     provider = OpenAIProviderConfig(
@@ -104,7 +118,8 @@ def _usable(path: Path, where: str, raw: Any, lookup: Lookup) -> tuple[Provider 
     """The provider of one entry, or why it is left out."""
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: {where}: must be a mapping with name, kind and models.")
-    schema = _KINDS.get(str(raw.get("kind")))
+    kind = str(raw.get("kind"))
+    schema = _KINDS.get(kind)
     if schema is None:
         raise ConfigError(f"{path}: {where}.kind: must be one of {', '.join(_KINDS)}.")
     for key in raw:
@@ -116,8 +131,8 @@ def _usable(path: Path, where: str, raw: Any, lookup: Lookup) -> tuple[Provider 
     if enabled_by and not any(lookup(str(name)) for name in enabled_by):
         return None, f"none of {', '.join(map(str, enabled_by))} is set."
     missing: set[str] = set()
-    resolved = _resolved(raw, lookup, missing)
-    key_name = raw.get("api_key_env")
+    key_name = _first_set(raw.get("api_key_env"), lookup)
+    resolved = _resolved(raw if key_name is None else raw | {"api_key_env": key_name}, lookup, missing)
     if isinstance(key_name, str) and not lookup(key_name) and (not enabled_by or schema is AzureProviderConfig):
         missing.add(key_name)
     if missing and not enabled_by:
@@ -125,7 +140,27 @@ def _usable(path: Path, where: str, raw: Any, lookup: Lookup) -> tuple[Provider 
     if missing:
         one = sorted(missing)[0]
         raise ConfigError(f"{path}: {where}: refers to {one}, which is not set; set it or unset {enabled_by[0]}.")
-    return _validate(schema, resolved, path, where), None
+    provider = _validate(schema, resolved, path, where)
+    if kind in _EXTRAS and not _installed(_EXTRAS[kind]):
+        unset = f", or unset {' and '.join(map(str, enabled_by))}" if enabled_by else ""
+        raise ConfigError(
+            f"{path}: {where}.kind: {kind!r} needs a package that is not installed: pip install 'parley[{kind}]'{unset}."
+        )
+    return provider, None
+
+
+def _first_set(names: Any, lookup: Lookup) -> Any:
+    """Of several variables for a key the first that is set, else the first."""
+    if not isinstance(names, list) or not names:
+        return names
+    return next((name for name in names if isinstance(name, str) and lookup(name)), names[0])
+
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # nothing of its namespace is there
+        return False
 
 
 def _resolved(value: Any, lookup: Lookup, missing: set[str]) -> Any:
@@ -177,25 +212,50 @@ def _unknown_key(key: str) -> str:
 
 
 def _checked(config: ModelsConfig, path: Path) -> ModelsConfig:
-    """What spans several providers."""
-    names: set[str] = set()
-    models: dict[str, str] = {}
-    any_model = False
+    """What spans several providers: no name twice, and nothing refers to what is not there."""
+    providers: set[str] = set()
+    owners: dict[str, str] = {}
     for provider in config.providers:
-        if provider.name in names:
+        if provider.name in providers:
             raise ConfigError(f"{path}: providers: the name {provider.name!r} is used twice; rename one.")
-        names.add(provider.name)
-        if provider.models == "*":
-            any_model = True
-            continue
-        for model in provider.models:
-            if model.id in models:
+        providers.add(provider.name)
+    for name, model in _listed(config):
+        if model.id in owners:
+            raise ConfigError(
+                f"{path}: providers: the model {model.id!r} is listed twice (by {owners[model.id]!r} and "
+                f"{name!r}); give one of them another id and its real name as upstream."
+            )
+        owners[model.id] = name
+    aliases: dict[str, str] = {}
+    for _, model in _listed(config):
+        for alias in model.aliases:
+            other = aliases.setdefault(alias, model.id)
+            if alias in owners or other != model.id:
+                taken = "is a model itself" if alias in owners else f"is one of {other!r} as well"
+                raise ConfigError(f"{path}: providers: the alias {alias!r} of {model.id!r} {taken}; choose another.")
+    if any(provider.models == "*" for provider in config.providers):
+        return config
+    known = owners.keys() | aliases.keys()
+    for _, model in _listed(config):
+        for wanted in model.fallback:
+            if wanted not in known:
                 raise ConfigError(
-                    f"{path}: providers: the model {model.id!r} is listed twice (by {models[model.id]!r} and "
-                    f"{provider.name!r}); give one of them another id and its real name as upstream."
+                    f"{path}: providers: the fallback {wanted!r} of {model.id!r} is listed by no provider; add it or "
+                    "choose another."
                 )
-            models[model.id] = provider.name
-    for key, wanted in (("chat_default", config.default_model_id), ("utility", config.utility_model_id)):
-        if wanted and config.providers and not any_model and wanted not in models:
-            raise ConfigError(f"{path}: {key}: no provider lists the model {wanted!r}; add it or choose another.")
+            if aliases.get(wanted, wanted) == model.id:
+                raise ConfigError(f"{path}: providers: {model.id!r} is its own fallback; take it out.")
+    for key, wanted_default in (("chat_default", config.default_model_id), ("utility", config.utility_model_id)):
+        if wanted_default and config.providers and wanted_default not in known:
+            raise ConfigError(
+                f"{path}: {key}: no provider lists the model {wanted_default!r}; add it or choose another."
+            )
     return config
+
+
+def _listed(config: ModelsConfig) -> Iterator[tuple[str, ModelConfig]]:
+    """The models of all providers that list them, each with its provider's name."""
+    for provider in config.providers:
+        if provider.models != "*":
+            for model in provider.models:
+                yield provider.name, model

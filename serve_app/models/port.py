@@ -22,7 +22,8 @@ class ModelGateway(Protocol):
 
         Raises InvalidInput for an unknown model or a request the provider refuses, QuotaExceeded, Overloaded,
         DeadlineExceeded, UpstreamFailed (a stream that ended without a finish reason included). Retries happen inside,
-        before the first piece only.
+        before the first piece only, and so does the change to another model, which ``Generation.warning`` tells of. A model
+        that has been failing is not called for a moment: then UpstreamFailed comes at once, with ``retry_after_s``.
         """
 
     async def catalog(self) -> ModelCatalog:

@@ -33,6 +33,8 @@ class SSEDecoder:
 
         Raises EventTooLarge; the decoder cannot be used after that.
         """
+        if read.startswith(b"data: ") and (whole := self._whole(read)) is not None:
+            return whole
         if self._after_cr and read:
             self._after_cr = False
             if read[0] == 0x0A:
@@ -62,6 +64,16 @@ class SSEDecoder:
                 self._data.append(data)
                 self._data_bytes += len(data) + 1
         self._bound()
+        return events
+
+    def _whole(self, read: bytes) -> list[bytes] | None:
+        """The events of a read that is nothing but whole events of a line each, as nearly all are; None for any other."""
+        if self._line or self._data or not read.endswith(b"\n\n") or b"\r" in read or len(read) > self._max_event_bytes:
+            return None
+        events = read[6:-2].split(b"\n\ndata: ")
+        if read.count(b"\n") != 2 * len(events):
+            return None
+        self._after_cr = self._first_line = False
         return events
 
     def flush(self) -> list[bytes]:

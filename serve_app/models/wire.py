@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from serve_app.domain.generation import ModelMessage, ModelRequest
+from serve_app.domain.tools import UNREADABLE as UNREADABLE_ARGUMENTS
 from serve_app.domain.tools import ToolCall, ToolSpec
 from serve_app.models.tool_names import ToolNames
 
@@ -38,6 +39,8 @@ class Delta(Struct, gc=False):
     content: str | list[Any] | None = None
     refusal: str | None = None
     tool_calls: list[ToolDelta] | None = None
+    reasoning_content: Any = None  # DeepSeek, vLLM
+    reasoning: Any = None  # OpenRouter, newer vLLM
 
 
 class Choice(Struct, gc=False):
@@ -47,9 +50,20 @@ class Choice(Struct, gc=False):
     index: int | None = 0
 
 
+class PromptDetails(Struct, gc=False):
+    cached_tokens: int | None = None
+
+
+class CompletionDetails(Struct, gc=False):
+    reasoning_tokens: int | None = None
+
+
 class UsageCount(Struct, gc=False):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    prompt_tokens_details: PromptDetails | None = None
+    completion_tokens_details: CompletionDetails | None = None
+    prompt_cache_hit_tokens: int | None = None  # DeepSeek
 
 
 class Chunk(Struct, gc=False):
@@ -131,9 +145,20 @@ def request_body(
         body["stream_options"] = {"include_usage": True}
     if request.tools:
         body["tools"] = [_tool(tool, names) for tool in request.tools]
-    if request.settings.temperature is not None:
-        body["temperature"] = request.settings.temperature
-    wanted = request.settings.max_output_tokens
+        if request.tool_choice == "required":
+            body["tool_choice"] = "required"
+    settings = request.settings
+    if settings.temperature is not None:
+        body["temperature"] = settings.temperature
+    if settings.top_p is not None:
+        body["top_p"] = settings.top_p
+    if settings.stop:
+        body["stop"] = settings.stop
+    if settings.reasoning_effort is not None:
+        body["reasoning_effort"] = settings.reasoning_effort
+    if request.response_format is not None:
+        body["response_format"] = request.response_format
+    wanted = settings.max_output_tokens
     if wanted is not None:
         body[max_tokens_field] = min(wanted, max_output_tokens) if max_output_tokens else wanted
     return body
@@ -155,13 +180,20 @@ def _message(message: ModelMessage, names: ToolNames) -> dict[str, Any]:
 
 
 def _function(call: ToolCall, names: ToolNames) -> Mapping[str, str]:
-    # Many servers parse the arguments of the history again and fail on what is not JSON: a broken call is quoted.
-    arguments = call.arguments if call.arguments is not None else {"unreadable_arguments": call.raw}
-    return {"name": names.wire(call.name), "arguments": msgspec.json.encode(arguments).decode()}
+    return {"name": names.wire(call.name), "arguments": msgspec.json.encode(arguments_of(call)).decode()}
+
+
+def arguments_of(call: ToolCall) -> dict[str, Any]:
+    """The arguments of a call in the history. Many servers parse them again and fail on what is not JSON: that is quoted."""
+    return call.arguments if call.arguments is not None else {UNREADABLE_ARGUMENTS: call.raw}
 
 
 def _tool(tool: ToolSpec, names: ToolNames) -> dict[str, Any]:
-    return {
-        "type": "function",
-        "function": {"name": names.wire(tool.name), "description": tool.description, "parameters": tool.input_schema},
+    function: dict[str, Any] = {
+        "name": names.wire(tool.name),
+        "description": tool.description,
+        "parameters": tool.input_schema,
     }
+    if tool.strict:
+        function["strict"] = True
+    return {"type": "function", "function": function}

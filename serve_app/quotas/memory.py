@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from serve_app.quotas.port import Account, Opening, Share, Sign, Want
 from serve_app.quotas.refusals import Cause, refusal
+from serve_app.quotas.token_window import UNKNOWN_TOKENS, TokenWindow
 
 SWEEP_S = 1.0
 """How often turns that nobody tells of any more are looked for."""
@@ -31,9 +32,13 @@ class _Meter(Struct):
 
 
 class _Open(Struct, frozen=True):
+    """``reserved``: the tokens it is expected to use, of each account that has a limit."""
+
     tenant: Account
     user: Account
     until: float
+    since: float
+    reserved: dict[Account, float]
 
 
 class MemoryQuotas:
@@ -46,6 +51,7 @@ class MemoryQuotas:
         self._counted = counted
         self._clock = clock
         self._meters: OrderedDict[tuple[Account, Cause], _Meter] = OrderedDict()
+        self._tokens: OrderedDict[Account, TokenWindow] = OrderedDict()
         self._open: dict[str, _Open] = {}
         self._open_of: Counter[Account] = Counter()
         self._swept = clock()
@@ -57,7 +63,7 @@ class MemoryQuotas:
     @property
     def meters(self) -> int:
         """How many rates are kept."""
-        return len(self._meters)
+        return max(len(self._meters), len(self._tokens))
 
     async def open_turn(self, opening: Opening) -> None:
         now = self._clock()
@@ -79,13 +85,17 @@ class MemoryQuotas:
                 if over > 0:
                     raise refusal("turns", most, of_user=of_user, wait_s=over * 60 / most)
             if (most := limits.tokens_per_minute) is not None:
-                over = self._level(account, "tokens", most, now) - most
-                if over >= 0:
-                    raise refusal("tokens", most, of_user=of_user, wait_s=(over + 1) * 60 / most)
+                wait_s = self._window(account).wait_s(most, now)
+                if wait_s > 0:
+                    raise refusal("tokens", most, of_user=of_user, wait_s=wait_s)
+        reserved = {}
         for account, limits in both:
             if limits.requests_per_minute is not None:
                 self._add(account, "turns", 1)
-        self._count(opening.turn_id, _Open(tenant, user, now + opening.for_s))
+            if (most := limits.tokens_per_minute) is not None:
+                window = self._window(account)
+                reserved[account] = window.reserve(window.expected(most))
+        self._count(opening.turn_id, _Open(tenant, user, now + opening.for_s, now, reserved))
 
     async def withdraw_turn(self, opening: Opening) -> None:
         if self._uncount(opening.turn_id) is None:
@@ -98,10 +108,15 @@ class MemoryQuotas:
         for sign in signs:
             if not sign.closed:
                 user, tenant = accounts_of(sign)
-                self._count(sign.turn_id, _Open(tenant, user, now + sign.for_s))
+                was = self._open.get(sign.turn_id)
+                reserved = self._taken_up((user, tenant)) if was is None else was.reserved
+                since = now if was is None else was.since
+                self._count(sign.turn_id, _Open(tenant, user, now + sign.for_s, since, reserved))
             elif (was := self._uncount(sign.turn_id)) is not None:
                 for account in (was.user, was.tenant):
-                    self._add(account, "tokens", sign.tokens)
+                    window = self._tokens.get(account)
+                    if window is not None:  # of one that is not kept, nobody has said that it has a limit
+                        window.add(sign.tokens, was.since, now)
 
     async def take_requests(self, wants: Sequence[Want]) -> list[Share]:
         return [self._take(want) for want in wants]
@@ -137,6 +152,23 @@ class MemoryQuotas:
         if meter is not None:
             meter.level = max(0.0, meter.now(self._clock()) + amount)
 
+    def _window(self, account: Account) -> TokenWindow:
+        window = self._tokens.get(account)
+        if window is None:
+            window = self._tokens[account] = TokenWindow()
+            if len(self._tokens) > self._counted:
+                self._tokens.popitem(last=False)
+        else:
+            self._tokens.move_to_end(account)
+        return window
+
+    def _taken_up(self, accounts: tuple[Account, Account]) -> dict[Account, float]:
+        """What a turn is expected to use that was accepted elsewhere, or before this process began."""
+        windows = ((account, self._tokens.get(account)) for account in accounts)
+        return {
+            account: window.reserve(window.mean or UNKNOWN_TOKENS) for account, window in windows if window is not None
+        }
+
     # Open turns
 
     def _count(self, turn_id: str, turn: _Open) -> None:
@@ -148,6 +180,9 @@ class MemoryQuotas:
     def _uncount(self, turn_id: str) -> _Open | None:
         turn = self._open.pop(turn_id, None)
         if turn is not None:
+            for account, amount in turn.reserved.items():
+                if (window := self._tokens.get(account)) is not None:
+                    window.release(amount)
             for account in (turn.user, turn.tenant):
                 self._open_of[account] -= 1
                 if self._open_of[account] <= 0:

@@ -3,8 +3,8 @@
 Counted once for all Ingress replicas, in the Store stage: turns as they are accepted and end (``admission``), and requests
 by shares that each Ingress replica takes ahead (``shares``), so that neither costs a message of its own.
 
-A rate is a level that falls steadily by a minute's worth a minute. A minute's worth may be used at once; what is known only
-afterwards (tokens) may lift it beyond, and is then waited for.
+A rate is a level that falls steadily by a minute's worth a minute; a minute's worth may be used at once. Tokens are those of the
+last sixty seconds. What a turn uses is known only afterwards: until then it counts with what the account's turns use.
 
 Adapters: ``memory`` (one Store replica), ``redis`` (several). Both give what ``tests/contract/test_quotas.py`` holds: what
 was refused or withdrawn counts for nothing; a turn is closed once; one that nobody tells of any more stops counting.

@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 from serve_app.quotas.memory import MemoryQuotas, accounts_of
 from serve_app.quotas.port import Account, Opening, Share, Sign, Want
 from serve_app.quotas.refusals import Cause, refusal
+from serve_app.quotas.scripts import OPEN, TAKE, TELL
 from serve_app.redis_client import new_client
 from serve_app.telemetry import logger
 
@@ -28,96 +29,6 @@ MAX_CONNECTIONS = 16
 MAX_UNTOLD = 10_000
 AWAY_S = 2.0
 """How long a Redis that did not answer is left alone."""
-
-_METER = """
-local t = redis.call('TIME')
-local now = tonumber(t[1]) + tonumber(t[2]) / 1000000
-local function level(key, per_minute)
-  local kept = redis.call('HMGET', key, 'level', 'at', 'rate')
-  local before = tonumber(kept[1] or '0') or 0
-  local at = tonumber(kept[2] or now) or now
-  local rate = tonumber(kept[3] or per_minute or '0') or 0
-  return math.max(0, before - (now - at) * rate / 60)
-end
-local function keep(key, amount, per_minute)
-  local rate = per_minute or tonumber(redis.call('HGET', key, 'rate') or '0') or 0
-  if rate <= 0 then return end
-  redis.call('HSET', key, 'level', string.format('%.6f', amount), 'at', string.format('%.6f', now), 'rate', rate)
-  redis.call('PEXPIRE', key, math.ceil(amount * 60000 / rate) + 60000)
-end
-"""
-
-# KEYS: open of all, of the user, of the tenant, then turns and tokens of the user, turns and tokens of the tenant.
-# ARGV: turn, for_s, max_open, then concurrent, turns and tokens a minute of the user, the same of the tenant; 0 is no limit.
-# Last: the turn that ends for this one, or nothing.
-_OPEN = (
-    _METER
-    + """
-for i = 1, 3 do redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', now) end
-if redis.call('ZSCORE', KEYS[2], ARGV[1]) then return {'', 0, '0'} end
-local ending = redis.call('ZSCORE', KEYS[2], ARGV[10]) and 1 or 0
-if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) then return {'open', 0, '0'} end
-for side = 0, 1 do
-  local most, turns, tokens = tonumber(ARGV[4 + side * 3]), tonumber(ARGV[5 + side * 3]), tonumber(ARGV[6 + side * 3])
-  if most > 0 and redis.call('ZCARD', KEYS[2 + side]) - ending >= most then return {'concurrent', side, '0'} end
-  if turns > 0 then
-    local over = level(KEYS[4 + side * 2], turns) + 1 - turns
-    if over > 0 then return {'turns', side, tostring(over * 60 / turns)} end
-  end
-  if tokens > 0 then
-    local used = level(KEYS[5 + side * 2], tokens)
-    keep(KEYS[5 + side * 2], used, tokens)
-    if used >= tokens then return {'tokens', side, tostring((used - tokens + 1) * 60 / tokens)} end
-  end
-end
-for side = 0, 1 do
-  local turns = tonumber(ARGV[5 + side * 3])
-  if turns > 0 then keep(KEYS[4 + side * 2], level(KEYS[4 + side * 2], turns) + 1, turns) end
-end
-for i = 1, 3 do
-  redis.call('ZADD', KEYS[i], now + tonumber(ARGV[2]), ARGV[1])
-  redis.call('PEXPIRE', KEYS[i], 86400000)
-end
-return {'', 0, '0'}
-"""
-)
-
-# KEYS as above. ARGV: turn, for_s (below 0: closed), tokens, turns to give back.
-_TELL = (
-    _METER
-    + """
-if tonumber(ARGV[2]) >= 0 then
-  for i = 1, 3 do
-    redis.call('ZADD', KEYS[i], now + tonumber(ARGV[2]), ARGV[1])
-    redis.call('PEXPIRE', KEYS[i], 86400000)
-  end
-  return 1
-end
-local was = redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('ZREM', KEYS[1], ARGV[1])
-redis.call('ZREM', KEYS[3], ARGV[1])
-if was == 0 then return 0 end
-for side = 0, 1 do
-  if tonumber(ARGV[3]) > 0 then keep(KEYS[5 + side * 2], level(KEYS[5 + side * 2]) + tonumber(ARGV[3])) end
-  if tonumber(ARGV[4]) > 0 then
-    keep(KEYS[4 + side * 2], math.max(0, level(KEYS[4 + side * 2]) - tonumber(ARGV[4])))
-  end
-end
-return 1
-"""
-)
-
-# KEYS: requests of the account. ARGV: a minute, count, returned.
-_TAKE = (
-    _METER
-    + """
-local most = tonumber(ARGV[1])
-local used = math.max(0, level(KEYS[1], most) - tonumber(ARGV[3]))
-local granted = math.max(0, math.min(tonumber(ARGV[2]), math.floor(most - used)))
-keep(KEYS[1], used + granted, most)
-return {granted, tostring((used + 1 - most) * 60 / most)}
-"""
-)
 
 
 class RedisQuotas:
@@ -136,9 +47,9 @@ class RedisQuotas:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._redis = new_client(url, timeout_s=timeout_s, max_connections=MAX_CONNECTIONS, decode_responses=True)
-        self._open: Any = self._redis.register_script(_OPEN)
-        self._tell: Any = self._redis.register_script(_TELL)
-        self._take: Any = self._redis.register_script(_TAKE)
+        self._open: Any = self._redis.register_script(OPEN)
+        self._tell: Any = self._redis.register_script(TELL)
+        self._take: Any = self._redis.register_script(TAKE)
         self._meanwhile = meanwhile
         self._timeout_s = timeout_s
         self._away_s = away_s
@@ -228,7 +139,8 @@ class RedisQuotas:
 def _keys(turn: Opening | Sign) -> list[str]:
     user, tenant = (_name(account) for account in accounts_of(turn))
     open_ = ["quota:open", f"quota:open:{user}", f"quota:open:{tenant}"]
-    return [*open_, *(f"quota:{what}:{who}" for who in (user, tenant) for what in ("turns", "tokens"))]
+    rates = (f"quota:{what}:{who}" for who in (user, tenant) for what in ("turns", "used"))
+    return [*open_, *rates, f"quota:reserved:{user}", f"quota:reserved:{tenant}"]
 
 
 def _name(account: Account) -> str:

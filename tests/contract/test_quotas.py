@@ -167,8 +167,49 @@ async def test_tokens_beyond_the_limit_are_waited_for(opened: Opened) -> None:
         await opened.quotas.open_turn(opening("3", of_user=limit))
 
 
+async def test_an_open_turn_counts_with_what_turns_use_until_it_has_ended(opened: Opened) -> None:
+    limit = Limits(tokens_per_minute=62_000)
+    await opened.quotas.open_turn(opening("0", of_tenant=limit))
+    await opened.quotas.tell([closed("0", tokens=20_000)])
+    await opened.settle()
+    await opened.quotas.open_turn(opening("1", "anna", of_tenant=limit))
+    await opened.quotas.open_turn(opening("2", "bert", of_tenant=limit))
+    error = await refused(opening("3", "carl", of_tenant=limit), opened.quotas)
+    assert "tokens" in str(error)
+    await opened.quotas.tell([closed("2", "bert", tokens=1_000)])  # it was less than expected
+    await opened.settle()
+    await opened.quotas.open_turn(opening("3", "carl", of_tenant=limit))
+    await opened.quotas.withdraw_turn(opening("3", "carl", of_tenant=limit))
+    await opened.quotas.open_turn(opening("4", "carl", of_tenant=limit))
+
+
+async def test_what_was_expected_of_a_turn_that_nobody_tells_of_is_free_again(opened: Opened) -> None:
+    limit = Limits(tokens_per_minute=60_000)
+    await opened.quotas.open_turn(opening("0", of_user=limit))
+    await opened.quotas.tell([closed("0", tokens=25_000)])
+    await opened.settle()
+    await opened.quotas.open_turn(opening("1", of_user=limit, for_s=1.5))
+    await refused(opening("2", of_user=limit), opened.quotas)
+    await opened.pass_s(1.6)
+    await opened.quotas.open_turn(opening("2", of_user=limit))
+
+
+async def test_a_turn_that_was_not_known_counts_with_its_tokens_too(opened: Opened) -> None:
+    limit = Limits(tokens_per_minute=60_000)
+    await opened.quotas.open_turn(opening("0", of_user=limit))
+    await opened.quotas.tell([closed("0", tokens=25_000)])
+    await opened.settle()
+    running = Sign(turn_id="1", tenant_id="acme", user_id="anna", for_s=60.0)
+    await opened.quotas.tell([running, running])
+    await opened.settle()
+    await refused(opening("2", of_user=limit), opened.quotas)
+    await opened.quotas.tell([closed("1", tokens=1_000)])
+    await opened.settle()
+    await opened.quotas.open_turn(opening("2", of_user=limit))
+
+
 async def test_a_turn_is_closed_once(opened: Opened) -> None:
-    limit = Limits(tokens_per_minute=600)
+    limit = Limits(tokens_per_minute=1_200)
     await opened.quotas.open_turn(opening("1", of_tenant=limit))
     await opened.quotas.tell([closed("1", tokens=500), closed("1", tokens=500), closed("never", tokens=500)])
     await opened.settle()

@@ -14,7 +14,7 @@ from serve_app.domain.conversation import Message
 from serve_app.domain.events import EventRecord
 from serve_app.domain.ids import ConversationKey
 from serve_app.domain.turns import Turn
-from serve_app.domain.usage import Usage
+from serve_app.domain.usage import TokenCounts
 from serve_app.settings import TurnSettings
 from serve_app.turns.calls import MAX_TRIES, UNKNOWN_OUTCOME
 from tests.simulation.client import Client
@@ -129,9 +129,12 @@ class _TurnCheck:
             once = len(counted) == usage.output_tokens == len(self.turn.steps)
             different = len({begun[number][0] for number in counted}) == len(counted)
             self.expect(once and different, "usage is counted once", (usage, counted, begun, len(self.turn.steps)))
+            estimates, unfinished = usage.reasoning_tokens, len(begun) - len(counted)
+            self.expect(estimates <= unfinished, "what broke off is estimated once", (estimates, counted, begun))
+            self.expect(usage.estimated == (estimates > 0), "an estimate says so", usage)
             if self.turn.state == "completed":
-                told = msgspec.convert(self.events[-1]["usage"], Usage)
-                self.expect(told == usage, "usage is counted once", (told, usage))
+                told = msgspec.convert(self.events[-1]["usage"], TokenCounts)
+                self.expect(told == usage.tokens, "usage is counted once", (told, usage))
                 missing = {number for number, _ in groups} - set(counted)
                 self.expect(not missing, "what is shown is counted", missing)
 

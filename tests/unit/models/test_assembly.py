@@ -7,17 +7,19 @@ from typing import Any
 
 import pytest
 
+from serve_app.domain.generation import Thought
 from serve_app.errors import QuotaExceeded, UpstreamFailed
-from serve_app.models.assembly import MAX_TOOL_CALLS, Assembly
+from serve_app.models.assembly import MAX_TOOL_CALLS
 from serve_app.models.failures import ProviderFailures
+from serve_app.models.openai_assembly import OpenAIAssembly
 from serve_app.models.tool_names import ToolNames
 from tests.simulators.models.wire_server import chunk, usage_chunk
 
 STOP = chunk(finish="stop")
 
 
-def assembly(max_bytes: int = 100_000) -> Assembly:
-    return Assembly(ToolNames(["crm.find"]), ProviderFailures("p", "http://p", "KEY"), max_bytes)
+def assembly(max_bytes: int = 100_000) -> OpenAIAssembly:
+    return OpenAIAssembly(ToolNames(["crm.find"]), ProviderFailures("p", "http://p", "KEY"), max_bytes)
 
 
 def tool(
@@ -151,10 +153,46 @@ def test_emoji_cut_inside_arguments_are_joined() -> None:
     assert generation.tool_calls()[0].arguments == {"n": "😀"}
 
 
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"reasoning_content": "Hm."},
+        {"reasoning": "Hm."},
+        {"reasoning_content": "Hm.", "reasoning": "Hm."},
+        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}]},
+    ],
+)
+def test_thoughts_are_found_under_every_name_and_are_no_text(delta: dict[str, Any]) -> None:
+    generation = assembly()
+    pieces = generation.add([chunk(delta), chunk({"content": "Yes.", "reasoning_content": None}), STOP])
+    assert pieces == ["Hm.", "Yes."]
+    assert [isinstance(piece, Thought) for piece in pieces] == [True, False]
+    generation.end()
+    assert generation.text == "Yes." and generation.failure is None
+
+
+def test_a_reasoning_that_is_no_text_is_passed_over() -> None:
+    generation = assembly()
+    assert generation.add([chunk({"reasoning": {"effort": "high"}, "content": "a"})]) == ["a"]
+
+
+def test_thoughts_count_towards_the_bound() -> None:
+    generation = assembly(10)
+    generation.add([chunk({"reasoning": "x" * 11})])
+    assert isinstance(generation.failure, UpstreamFailed)
+
+
+def test_cached_tokens_are_found_in_the_words_of_others() -> None:
+    generation = assembly()
+    usage = {"prompt_tokens": 9, "completion_tokens": 1, "prompt_cache_hit_tokens": 4, "prompt_tokens_details": None}
+    generation.add([chunk(choices=[], usage=usage)])
+    assert generation.usage().cached_input_tokens == 4
+
+
 def test_content_in_parts_and_refusals_are_text() -> None:
     generation = assembly()
     parts = [{"type": "text", "text": "a"}, {"type": "thinking", "thinking": []}, {"type": "text", "text": "b"}]
-    assert generation.add([chunk({"content": parts}), chunk({"refusal": "No."})]) == ["ab", "No."]
+    assert generation.add([chunk({"content": parts}), chunk({"refusal": "No."})]) == ["a", "b", "No."]
 
 
 def test_a_failure_inside_a_read_does_not_swallow_the_text_before_it() -> None:

@@ -79,3 +79,14 @@ def test_the_kind_of_an_error_in_a_stream_is_found_by_its_code_or_type() -> None
 def test_an_unexplained_break_is_an_upstream_failure() -> None:
     assert "broke the connection" in FAILURES.of(ConnectionResetError()).message
     assert "in time" in FAILURES.of(TimeoutError()).message
+
+
+def test_google_tells_of_a_bad_key_and_of_when_to_come_back_among_its_details() -> None:
+    details: list[object] = [3, {"@type": "…ErrorInfo", "reason": "API_KEY_INVALID"}]
+    failure = FAILURES.of_status(400, {}, {"error": {"code": 400, "status": "INVALID_ARGUMENT", "details": details}})
+    assert isinstance(failure, UpstreamFailed) and "check P_KEY" in failure.message
+    for delay, seconds in (("34s", 34.0), ("0.5s", 0.5), ("soon", None), ("99999999s", None)):
+        body = [{"error": {"status": "RESOURCE_EXHAUSTED", "details": [{"retryDelay": delay}]}}]
+        failure = FAILURES.of_status(429, {}, body)
+        assert isinstance(failure, QuotaExceeded) and failure.retry_after_s == seconds
+    assert FAILURES.of_status(429, {"retry-after": "2"}, body).retry_after_s == 2.0

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from serve_app.errors import ConfigError
-from serve_app.models.config import AzureProviderConfig, ModelsConfig, OpenAIProviderConfig
+from serve_app.models import models_file
+from serve_app.models.config import (
+    AnthropicProviderConfig,
+    AzureProviderConfig,
+    GoogleProviderConfig,
+    ModelsConfig,
+    OpenAIProviderConfig,
+)
 from serve_app.models.models_file import read_models, simulation_needed, with_simulated
 from serve_app.settings import PROJECT_ROOT
 
@@ -39,7 +46,7 @@ def refused(tmp_path: Path, text: str, **environment: str) -> str:
 def test_without_any_environment_the_simulated_provider_stands_in() -> None:
     config = shipped()
     assert simulation_needed(config)
-    assert set(config.skipped) == {"azure", "openai"}
+    assert set(config.skipped) == {"azure", "openai", "anthropic", "google"}
     simulated = with_simulated(config, "http://127.0.0.1:9/v1")
     assert simulated.is_simulated
     assert config.simulated is not None
@@ -127,7 +134,22 @@ OWN = "providers:\n- {name: own, kind: openai, base_url: http://own/v1"
         ("provider: []", "provider: is no known key"),
         ("skipped: {}", "skipped"),
         ("providers: [3]", "providers[0]: must be a mapping"),
-        ("providers:\n- {name: own, kind: gopher}", "providers[0].kind: must be one of openai, azure"),
+        (
+            "providers:\n- {name: own, kind: gopher}",
+            "providers[0].kind: must be one of openai, azure, anthropic, google",
+        ),
+        ("providers:\n- {name: own, kind: anthropic, stream_usage: true}", "stream_usage: is no known key"),
+        ("providers:\n- {name: own, kind: anthropic, thinking: deeply}", "providers[0].thinking"),
+        ("providers:\n- {name: own, kind: google, api_version: v1/x}", "providers[0].api_version"),
+        (OWN + ", models: [{id: m, aliases: [n]}, n]}", "the alias 'n' of 'm' is a model itself"),
+        (OWN + ", models: [{id: m, aliases: [x]}, {id: n, aliases: [x]}]}", "the alias 'x' of 'n' is one of 'm'"),
+        (OWN + ", models: [{id: m, aliases: [m]}]}", "the alias 'm' of 'm' is a model itself"),
+        (OWN + ", models: [{id: m, fallback: [n]}]}", "the fallback 'n' of 'm' is listed by no provider"),
+        (OWN + ", models: [{id: m, aliases: [x], fallback: [x]}]}", "'m' is its own fallback"),
+        (OWN + ", models: [{id: m, capabilities: [dance]}]}", "models[0].capabilities"),
+        (OWN + ", models: [{id: m, price: {input: -1, output: 1}}]}", "models[0].price.input"),
+        (OWN + ", models: [{id: m, quota: {rpm: 0}}]}", "models[0].quota.rpm"),
+        (OWN + ", hedge_after_s: 0}", "providers[0].hedge_after_s"),
         ("providers:\n- {name: own, kind: openai}", "providers[0].base_url: Field required"),
         (OWN + ", modles: []}", "providers[0].modles: is no known key"),
         (OWN + ", models: []}", "providers[0].models"),
@@ -144,6 +166,39 @@ OWN = "providers:\n- {name: own, kind: openai, base_url: http://own/v1"
 )
 def test_mistakes_are_told_by_file_and_key(tmp_path: Path, text: str, words: str) -> None:
     assert words in refused(tmp_path, text)
+
+
+def test_names_may_be_aliases_wherever_a_model_is_named(tmp_path: Path) -> None:
+    text = "chat_default: x\n" + OWN + ", models: [{id: m, aliases: [x], fallback: [y]}, {id: n, aliases: [y]}]}"
+    assert written(tmp_path, text).default_model_id == "x"
+
+
+def test_a_provider_that_takes_any_name_may_be_the_fallback(tmp_path: Path) -> None:
+    two = OWN + ", models: [{id: m, fallback: [anything]}]}\n- {name: two, kind: openai, base_url: http://two/v1}"
+    assert len(written(tmp_path, two).providers) == 2
+
+
+def test_anthropic_and_google_are_there_when_their_keys_are() -> None:
+    config = shipped(ANTHROPIC_API_KEY="sk-ant-1", ANTHROPIC_CHAT_MODEL="claude-x", GOOGLE_API_KEY="g-1")
+    claude, gemini = config.providers
+    assert isinstance(claude, AnthropicProviderConfig) and isinstance(gemini, GoogleProviderConfig)
+    assert (claude.origin, claude.api_key_env) == ("https://api.anthropic.com", "ANTHROPIC_API_KEY")
+    assert (gemini.origin, gemini.api_key_env) == ("https://generativelanguage.googleapis.com", "GOOGLE_API_KEY")
+    assert config.default_model_id == "claude-x"
+    (gemini,) = shipped(GEMINI_API_KEY="g-2", GOOGLE_API_KEY="g-1").providers
+    assert gemini.api_key_env == "GEMINI_API_KEY"
+
+
+@pytest.mark.parametrize("kind", ["anthropic", "google"])
+def test_a_kind_whose_package_is_not_installed_is_told_with_what_to_install(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models_file, "find_spec", lambda _: None)
+    text = f"providers:\n- {{name: own, kind: {kind}, enabled_by: [A_KEY], api_key_env: A_KEY}}"
+    message = refused(tmp_path, text, A_KEY="k")
+    assert f"providers[0].kind: '{kind}' needs a package" in message
+    assert f"pip install 'parley[{kind}]', or unset A_KEY" in message
+    assert written(tmp_path, text).providers == ()
 
 
 def test_a_key_written_into_the_file_is_refused_and_not_repeated(tmp_path: Path) -> None:

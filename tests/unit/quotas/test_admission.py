@@ -148,7 +148,7 @@ async def test_tokens_that_a_turn_has_used_count_against_the_next_one() -> None:
     await bench.finish(turn)
     with pytest.raises(QuotaExceeded, match="tokens"):
         await bench.store.accept_turn(await bench.turn("a"))
-    bench.clock.advance(60)
+    bench.clock.advance(61)  # counted by whole seconds
     await bench.accept("a")
 
 
