@@ -25,11 +25,17 @@ def node() -> str:
     return found
 
 
-def node_peer(package: str, executable: str) -> list[str]:
-    """The command that runs an executable of an installed npm package; skips or fails the test where it is missing."""
+def node_package(package: str) -> str:
+    """The Node.js executable for a program that imports an npm package; skips or fails the test where either is missing."""
     runs = node()
     if not (FOLDER / "node_modules" / package / "package.json").exists():
         _absent(f"the npm package {package} is not installed: run `npm ci --prefix tests/peers`")
+    return runs
+
+
+def node_peer(package: str, executable: str) -> list[str]:
+    """The command that runs an executable of an installed npm package; skips or fails the test where it is missing."""
+    runs = node_package(package)
     program = FOLDER / "node_modules" / ".bin" / executable
     if not program.exists():
         _absent(f"the npm package {package} has no executable {executable}")

@@ -25,6 +25,7 @@ from tests.unit.wire.turn_logs import (
     reset,
     result,
     started,
+    thought,
     tool,
 )
 
@@ -108,6 +109,32 @@ def test_two_steps_with_tools_between_text() -> None:
         {"type": "finish-step"},
         {"type": "finish", "finishReason": "stop"},
     ]
+
+
+def test_thoughts_are_parts_of_their_own_before_and_between_text() -> None:
+    chunks, ids = parse(
+        encode_all([log_of(started(), thought("Hm"), thought(", ü"), delta("Two."), thought("Sure?"), answer("Two."))])
+    )
+    assert chunks[4:] == [
+        {"type": "reasoning-start", "id": "reasoning-1"},
+        {"type": "reasoning-delta", "id": "reasoning-1", "delta": "Hm"},
+        {"type": "reasoning-delta", "id": "reasoning-1", "delta": ", ü"},
+        {"type": "reasoning-end", "id": "reasoning-1"},
+        {"type": "text-start", "id": "text-1"},
+        {"type": "text-delta", "id": "text-1", "delta": "Two."},
+        {"type": "text-end", "id": "text-1"},
+        {"type": "reasoning-start", "id": "reasoning-2"},
+        {"type": "reasoning-delta", "id": "reasoning-2", "delta": "Sure?"},
+        {"type": "reasoning-end", "id": "reasoning-2"},
+        {"type": "finish-step"},
+        {"type": "finish", "finishReason": "stop"},
+    ]
+    assert [event_id for event_id in ids if event_id] == [f"{TURN}:{seq}" for seq in range(1, 7)]
+
+
+def test_a_reset_step_voids_its_thoughts_as_well() -> None:
+    chunks = chunks_of(started(), thought("Hm"), reset(), delta("Hello"), answer("Hello"))
+    assert {"type": "data-step-reset", "data": {"step": 0, "textIds": ["reasoning-1"]}} in chunks
 
 
 def test_a_reset_step_names_the_text_that_is_void_and_starts_anew() -> None:
@@ -297,16 +324,18 @@ def check_grammar(chunks: list[Chunk]) -> None:
                 assert open_text is None
                 assert not open_calls
                 in_step = False
-            case "text-start":
+            case "text-start" | "reasoning-start":
                 assert in_step
                 assert open_text is None
                 assert chunk["id"] not in texts
                 open_text = chunk["id"]
                 texts.add(chunk["id"])
-            case "text-delta":
+            case "text-delta" | "reasoning-delta":
                 assert chunk["id"] == open_text
-            case "text-end":
+                assert open_text.startswith(chunk["type"].removesuffix("delta"))
+            case "text-end" | "reasoning-end":
                 assert chunk["id"] == open_text
+                assert open_text.startswith(chunk["type"].removesuffix("end"))
                 open_text = None
             case "tool-input-start":
                 assert in_step

@@ -13,7 +13,16 @@ from serve_app import errors
 from serve_app.errors import Internal, InvalidInput, NotFound, Overloaded, QuotaExceeded, Unauthenticated
 from serve_app.wire.problems import encode_problem
 from serve_app.wire.requests import Ping, QueryFrame, parse_frame
-from serve_app.wire.ws import ActiveTurn, ConnectionAck, ErrorFrame, Pong, Reconnect, SessionCreated, TitleFrame
+from serve_app.wire.ws import (
+    ActiveTurn,
+    ConnectionAck,
+    ErrorFrame,
+    Pong,
+    Reconnect,
+    SessionCreated,
+    TitleFrame,
+    WarningFrame,
+)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +41,7 @@ from serve_app.wire.ws import ActiveTurn, ConnectionAck, ErrorFrame, Pong, Recon
             '"active_turn":{"turn_id":"s.1","seq":4}}',
         ),
         (TitleFrame(session_id="s", title="T"), '{"type":"title","session_id":"s","title":"T"}'),
+        (WarningFrame(turn_id="t", message="M"), '{"type":"warning","turn_id":"t","message":"M"}'),
         (Pong(), '{"type":"pong"}'),
         (Reconnect(after_ms=250), '{"type":"reconnect","after_ms":250,"reason":"draining"}'),
         (

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from serve_app.domain.events import (
     ChatResponse,
     EventRecord,
+    ReasoningDelta,
     StepReset,
     TextDelta,
     ToolApproval,
@@ -30,6 +31,7 @@ Spec = tuple[str, dict[str, Any], int]
 _KINDS: dict[str, type[TurnEvent]] = {
     "started": TurnStarted,
     "delta": TextDelta,
+    "thought": ReasoningDelta,
     "approval": ToolApproval,
     "tool": ToolStarted,
     "result": ToolFinished,
@@ -53,6 +55,10 @@ def started() -> Spec:
 
 def delta(text: str, step: int = 0) -> Spec:
     return ("delta", {"delta": text}, step)
+
+
+def thought(text: str, step: int = 0) -> Spec:
+    return ("thought", {"delta": text}, step)
 
 
 def tool(call_id: str, step: int = 0, name: str = "crm.find_account", arguments: dict[str, Any] | None = None) -> Spec:
@@ -94,6 +100,7 @@ _json = st.recursive(
 )
 _middle = st.one_of(
     st.builds(delta, _text, _step),
+    st.builds(thought, _text, _step),
     st.builds(tool, _call, _step, st.sampled_from(["crm.a", "hr.b"]), st.dictionaries(_text, _json, max_size=2)),
     st.builds(result, _call, st.booleans(), _json, _step),
     st.builds(approval, _call, _step),
