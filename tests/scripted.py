@@ -8,11 +8,19 @@ from collections.abc import Sequence
 from msgspec import Struct, field
 
 from serve_app.domain.conversation import SessionPrompt
-from serve_app.domain.generation import FinishReason, Generation, ModelCatalog, ModelInfo, ModelMessage, ModelRequest
+from serve_app.domain.generation import (
+    FinishReason,
+    Generation,
+    ModelCatalog,
+    ModelInfo,
+    ModelMessage,
+    ModelRequest,
+    Thought,
+)
 from serve_app.domain.identity import Principal
 from serve_app.domain.prompts import Prompt, PromptRequest
 from serve_app.domain.tools import ToolCall, ToolResult, ToolServerState, ToolSet, ToolSpec
-from serve_app.domain.usage import Usage
+from serve_app.domain.usage import Price, Usage
 from serve_app.models.port import TextSink
 
 
@@ -25,21 +33,32 @@ class Reply(Struct, kw_only=True):
     error: Exception | None = None
     hold: asyncio.Event | None = None
     usage: Usage = Usage(input_tokens=10, output_tokens=5)
+    model_id: str | None = None
+    provider: str = ""
+    warning: str = ""
 
 
 class ScriptedModels:
     """Gives its replies in order, the last one for ever. ``requests`` are the chat calls it saw."""
 
-    def __init__(self, *replies: Reply, title: str | None = "A title") -> None:
+    def __init__(
+        self,
+        *replies: Reply,
+        title: str | None = "A title",
+        title_usage: Usage = Usage(),  # noqa: B008 - frozen
+        price: Price | None = None,
+    ) -> None:
         self.replies = list(replies)
         self.title = title
+        self.title_usage = title_usage
+        self.price = price
         self.requests: list[ModelRequest] = []
         self.holding = asyncio.Event()
         self.cancelled = asyncio.Event()
 
     async def generate(self, request: ModelRequest, on_text: TextSink) -> Generation:
         if request.purpose == "utility":
-            return Generation(model_id="small", finish_reason="stop", text=self.title or "")
+            return Generation(model_id="small", finish_reason="stop", text=self.title or "", usage=self.title_usage)
         self.requests.append(request)
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
         half = (len(reply.pieces) + 1) // 2
@@ -58,15 +77,17 @@ class ScriptedModels:
         if reply.error is not None:
             raise reply.error
         return Generation(
-            model_id=request.model_id or "demo",
+            model_id=reply.model_id or request.model_id or "demo",
             finish_reason="tool_calls" if reply.tool_calls else reply.finish_reason,
-            text="".join(reply.pieces),
+            text="".join(piece for piece in reply.pieces if type(piece) is not Thought),
             tool_calls=reply.tool_calls,
             usage=reply.usage,
+            provider=reply.provider,
+            warning=reply.warning,
         )
 
     async def catalog(self) -> ModelCatalog:
-        model = ModelInfo(model_id="demo", provider="scripted", context_tokens=8_000)
+        model = ModelInfo(model_id="demo", provider="scripted", context_tokens=8_000, price=self.price)
         return ModelCatalog(models=(model,), default_model_id="demo", any_model=True)
 
 
@@ -102,6 +123,9 @@ class ScriptedTools(Struct, kw_only=True):
 
 class PlainPrompts:
     """A system line, the history's text and the query."""
+
+    async def names(self, principal: Principal) -> tuple[str, ...]:
+        return ("assistant",)
 
     async def build(self, request: PromptRequest) -> Prompt:
         history: Sequence[ModelMessage] = [

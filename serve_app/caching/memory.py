@@ -16,14 +16,24 @@ class _Entry(NamedTuple):
 
 
 class MemoryCache:
-    """At most ``max_entries``, the one unused for longest going first; none above ``max_entry_bytes``.
+    """At most ``max_entries``, and ``max_bytes`` of values together, the one unused for longest going first; none above
+    ``max_entry_bytes``.
 
     ``clock`` gives seconds and never goes back. One event loop, no awaits inside, hence no locks.
     """
 
-    def __init__(self, *, max_entries: int, max_entry_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        max_entries: int,
+        max_entry_bytes: int,
+        max_bytes: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._max_entries = max_entries
         self._max_entry_bytes = max_entry_bytes
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._clock = clock
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._versions = 0
@@ -52,7 +62,7 @@ class MemoryCache:
         found = self._find(key)
         if version is not None and (found is None or found.version != version):
             return False
-        self._entries.pop(key, None)
+        self._drop(key)
         return True
 
     async def check(self) -> str | None:
@@ -60,25 +70,32 @@ class MemoryCache:
 
     async def close(self) -> None:
         self._entries.clear()
+        self._bytes = 0
 
     def _find(self, key: str) -> Held | None:
         entry = self._entries.get(key)
         if entry is None:
             return None
         if entry.until <= self._clock():
-            del self._entries[key]
+            self._drop(key)
             return None
         self._entries.move_to_end(key)
         return entry.held
 
     def _write(self, key: str, value: bytes, ttl_s: float) -> bytes | None:
-        self._entries.pop(key, None)
+        self._drop(key)
         if len(value) > self._max_entry_bytes:
             return None
         # Counted on and on: a version of an entry that is gone never comes back.
         self._versions += 1
         version = self._versions.to_bytes(8, "big")
         self._entries[key] = _Entry(Held(value, version), self._clock() + ttl_s)
-        if len(self._entries) > self._max_entries:
-            self._entries.popitem(last=False)
+        self._bytes += len(value)
+        while len(self._entries) > self._max_entries or (self._max_bytes is not None and self._bytes > self._max_bytes):
+            self._drop(next(iter(self._entries)))
         return version
+
+    def _drop(self, key: str) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._bytes -= len(entry.held.value)

@@ -1,4 +1,4 @@
-"""The check of the cache: whether its Redis can be used. Parley works without it, and asks the store more often."""
+"""The check of the cache: whether its Redis can be used. Parley works without it, and asks the store, or models, more often."""
 
 from __future__ import annotations
 
@@ -11,30 +11,38 @@ from serve_app.settings import Settings
 
 
 def check_cache(settings: Settings, secrets: Secrets) -> list[Finding]:
-    """Nothing where no cache is configured."""
-    backend = settings.cache.backend
-    if backend == "off":
+    """Of the cache beside the store, and of that of answers. Nothing where none is configured."""
+    backends = {settings.cache.backend, settings.answer_cache.backend} - {"off"}
+    if not backends:
         return []
     try:
         reason = asyncio.run(_reason_away(settings, secrets))
     except ConfigError as error:
         return [problem("cache", error.message)]
     if reason is not None:
+        without = [] if settings.cache.backend != "redis" else ["everything is read from the store"]
+        without += [] if settings.answer_cache.backend != "redis" else ["every question is asked"]
         return [
             warning(
                 "cache",
-                f"Redis does not answer: {reason.rstrip('.')}. Without it everything is read from the store.",
+                f"Redis does not answer: {reason.rstrip('.')}. Without it {' and '.join(without)}.",
                 "Start it, or correct REDIS_URL.",
             )
         ]
-    return [ok("cache", "Redis answers." if backend == "redis" else "In memory of the one Store replica.")]
+    if "redis" in backends:
+        return [ok("cache", "Redis answers.")]
+    where = "the one Store replica" if settings.cache.backend == "memory" else "each ModelGateway replica"
+    return [ok("cache", f"In memory of {where}.")]
 
 
 async def _reason_away(settings: Settings, secrets: Secrets) -> str | None:
-    from serve_app.caching.connect import connect
+    from serve_app.caching.connect import connect, connect_answers
 
-    cache = connect(settings, secrets)
+    opened = (connect(settings, secrets), connect_answers(settings, secrets))
+    caches = [cache for cache in opened if cache is not None]
     try:
-        return await cache.check()
+        reasons = [await cache.check() for cache in caches]
     finally:
-        await cache.close()
+        for cache in caches:
+            await cache.close()
+    return next((reason for reason in reasons if reason is not None), None)

@@ -18,6 +18,10 @@ ENDED = frozenset({"completed", "failed", "cancelled"})
 class Tokens(Struct, frozen=True):
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_input_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_usd: float = 0.0
+    estimated: bool = False
 
 
 class Call(Struct, frozen=True, kw_only=True):
@@ -42,6 +46,7 @@ class Step(Struct, frozen=True, kw_only=True):
     model_ms: int = 0
     tools_ms: int = 0
     tool_calls: tuple[Call, ...] = ()
+    provider: str = ""
 
 
 class Failure(Struct, frozen=True):
@@ -113,6 +118,13 @@ def duration(ms: float) -> str:
         return f"{ms / 1000:.1f} s"
     minutes, seconds = divmod(round(ms / 1000), 60)
     return f"{minutes} min {seconds} s"
+
+
+def dollars(amount: float) -> str:
+    """For people: ``$0.0013``, ``$1.20``; two digits that say something."""
+    if amount >= 1:
+        return f"${amount:,.2f}"
+    return f"${amount:.2g}" if amount >= 0.0001 else f"${amount:.6f}"
 
 
 def _state(turn: TurnReport, failure: Failure | None, now: datetime) -> Iterator[str]:

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from serve_app.cli.printable import one_line, short_arguments, short_result
-from serve_app.cli.turn_report import Call, Step, TurnReport, duration
+from serve_app.cli.turn_report import Call, Step, Tokens, TurnReport, dollars, duration
+from serve_app.domain.generation import FROM_CACHE
 
 QUESTION_CHARS = 120
 BAR_CELLS = 32
@@ -66,7 +67,8 @@ def _facts(turn: TurnReport) -> Table:
         ("ended", ended),
         ("deadline", _instant(turn.deadline)),
         ("model", asked),
-        ("tokens", f"{turn.usage.input_tokens} in, {turn.usage.output_tokens} out"),
+        ("tokens", _tokens(turn.usage)),
+        ("cost", _cost(turn.usage)),
         ("events", str(turn.last_seq)),
         ("store", "" if turn.request_charge is None else f"{turn.request_charge:.1f} request units"),
         ("request", one_line(turn.request_id)),
@@ -79,12 +81,31 @@ def _facts(turn: TurnReport) -> Table:
 def _print_step(console: Console, step: Step) -> None:
     times = "" if step.attempt <= 1 else f", run {step.attempt} times"
     first = "" if step.first_delta_ms is None else f", first text after {duration(step.first_delta_ms)}"
-    spent = f"{duration(step.model_ms)}{first}, {step.usage.input_tokens} tokens in, {step.usage.output_tokens} out"
+    spent = f"{duration(step.model_ms)}{first}, {_spent(step)}"
     then = f"{_tools(step)} in {duration(step.tools_ms)}" if step.tool_calls else f"end: {one_line(step.finish_reason)}"
     line = Text.assemble((f"Step {step.step}", "bold"), (times, "yellow"), f"  {spent}  ", (then, "cyan"))
     console.print(line)
     for call in step.tool_calls:
         console.print(Padding(_call_text(call), (0, 0, 0, 2)))
+
+
+def _tokens(usage: Tokens) -> str:
+    parts = [
+        f"{usage.input_tokens} in" + (f" ({usage.cached_input_tokens} cached)" if usage.cached_input_tokens else ""),
+        f"{usage.output_tokens} out" + (f" ({usage.reasoning_tokens} thinking)" if usage.reasoning_tokens else ""),
+    ]
+    return ", ".join(parts) + (", partly estimated" if usage.estimated else "")
+
+
+def _cost(usage: Tokens) -> str:
+    return dollars(usage.cost_usd) if usage.cost_usd else ""
+
+
+def _spent(step: Step) -> str:
+    if step.provider == FROM_CACHE:
+        return "from the cache of answers"
+    cost = f", {dollars(step.usage.cost_usd)}" if step.usage.cost_usd else ""
+    return f"{step.usage.input_tokens} tokens in, {step.usage.output_tokens} out{cost}"
 
 
 def _tools(step: Step) -> str:

@@ -2,7 +2,7 @@
 
 A turn's log is ``turn.started``, then deltas and tool events, then exactly one terminal event::
 
-    turn.started ─► (text.delta | tool.* | step.reset)* ─► chat_response | turn.failed | turn.cancelled
+    turn.started ─► (text.delta | reasoning.delta | tool.* | step.reset)* ─► chat_response | turn.failed | turn.cancelled
 
     a call:  (tool.approval ─►)? tool.started ─► tool.finished          declined: tool.approval ─► tool.finished
 
@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from serve_app.domain.usage import Usage
+from serve_app.domain.usage import TokenCounts
 
 
 class _TurnEvent(Struct, frozen=True, kw_only=True, tag_field="type"):
@@ -31,6 +31,12 @@ class TurnStarted(_TurnEvent, frozen=True, kw_only=True, tag="turn.started"):
 
 
 class TextDelta(_TurnEvent, frozen=True, kw_only=True, tag="text.delta"):
+    delta: str
+
+
+class ReasoningDelta(_TurnEvent, frozen=True, kw_only=True, tag="reasoning.delta"):
+    """What the model thinks aloud before it answers: shown, and no part of the answer."""
+
     delta: str
 
 
@@ -78,7 +84,7 @@ class ChatResponse(_TurnEvent, frozen=True, kw_only=True, tag="chat_response"):
     message_id: str
     response: str
     tool_feedback: tuple[ToolFeedback, ...] = ()
-    usage: Usage = Usage()
+    usage: TokenCounts = TokenCounts()
     finish_reason: str = "stop"
 
 
@@ -96,6 +102,7 @@ class TurnCancelled(_TurnEvent, frozen=True, kw_only=True, tag="turn.cancelled")
 TurnEvent = (
     TurnStarted
     | TextDelta
+    | ReasoningDelta
     | ToolApproval
     | ToolStarted
     | ToolFinished

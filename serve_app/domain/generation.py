@@ -9,9 +9,15 @@ from msgspec import Struct
 
 from serve_app.domain.priority import Priority
 from serve_app.domain.tools import ToolCall, ToolSpec
-from serve_app.domain.usage import Usage
+from serve_app.domain.usage import Price, Usage
+
+FROM_CACHE = "cache"
+"""The provider of an answer that was given before, and for which nobody was asked again."""
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+
+ToolChoice = Literal["auto", "required"]
+"""``required``: the model must call a tool."""
 
 
 class Thought(str):
@@ -55,6 +61,7 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     priority: Priority = "live"
     response_format: Mapping[str, Any] | None = None
     """A JSON schema or ``json_object`` the answer is to keep, in the words of OpenAI's ``response_format``."""
+    tool_choice: ToolChoice = "auto"
 
 
 class Generation(Struct, frozen=True, kw_only=True):
@@ -81,6 +88,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     max_output_tokens: int | None = None
     aliases: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ("tools",)
+    price: Price | None = None
 
 
 class ModelCatalog(Struct, frozen=True, kw_only=True):

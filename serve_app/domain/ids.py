@@ -17,6 +17,10 @@ from serve_app.errors import NotFound
 CONVERSATION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Conversation ids may be chosen by clients (the AI SDK does), so their alphabet is fixed here."""
 
+REQUEST_PREFIX = "v1_"
+"""Begins the id of a conversation that is one request of a program, in no list of anybody's conversations; a ULID follows."""
+
+_REQUEST_ID = re.compile(rf"{REQUEST_PREFIX}[0-9A-HJKMNP-TV-Z]{{26}}")
 _TURN_ID = re.compile(r"([A-Za-z0-9_-]{1,64})\.([0-9A-HJKMNP-TV-Z]{26})")
 
 
@@ -38,6 +42,11 @@ class ConversationKey(Struct, frozen=True, kw_only=True):
         if not CONVERSATION_ID.fullmatch(conversation_id):
             raise NotFound("There is no such conversation.")
         return cls(tenant_id=principal.tenant_id, user_id=principal.user_id, conversation_id=conversation_id)
+
+    @property
+    def listed(self) -> bool:
+        """Whether it is among its user's conversations. Exact, since clients may have begun ids of theirs alike."""
+        return _REQUEST_ID.fullmatch(self.conversation_id) is None
 
 
 class TurnKey(Struct, frozen=True, kw_only=True):

@@ -22,10 +22,16 @@ class ToolSpec(Struct, frozen=True, kw_only=True):
     """Declared by the operator: nobody else's words come back from its server."""
     side_effects: bool = False
     """Declared by the operator: it changes something, so a turn that has read others' words needs approval for it."""
+    strict: bool = False
+    """Asks the provider to see to it that arguments keep the schema."""
 
     @property
     def server(self) -> str:
         return self.name.partition(".")[0]
+
+
+UNREADABLE = "unreadable_arguments"
+"""The one argument of a call, where what the model wrote is no JSON object: the text of it."""
 
 
 class ToolCall(Struct, frozen=True, kw_only=True):

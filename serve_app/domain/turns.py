@@ -9,16 +9,18 @@ accepted ─claim─► running ─► completed | failed | cancelled
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
 from serve_app.domain.conversation import Conversation, Message, Part, SessionPrompt, ToolCallPart, ToolResultPart
 from serve_app.domain.events import EventRecord
+from serve_app.domain.generation import ModelMessage, ModelSettings, ToolChoice
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import TurnKey
 from serve_app.domain.priority import Priority
-from serve_app.domain.usage import Usage
+from serve_app.domain.tools import ToolSpec
+from serve_app.domain.usage import ModelUsage, Usage
 
 TurnState = Literal["accepted", "running", "completed", "failed", "cancelled"]
 TERMINAL_STATES: frozenset[TurnState] = frozenset({"completed", "failed", "cancelled"})
@@ -28,13 +30,42 @@ OnBusy = Literal["reject", "queue", "interrupt"]
 while those before it are asked to stop."""
 
 
+class GivenPrompt(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A whole model request that the caller has written itself, in the place of what the store knows of the conversation.
+
+    ``prompt`` names the assistant that answers: its system prompt comes before ``messages``, and the graph's tools run inside the
+    turn. Without one a bare model is shown ``messages`` and nothing else. ``tools`` are the caller's own: a call of one of them
+    is never executed here, it ends the turn (``finish_reason`` ``tool_calls``) and is part of the answer. ``parallel_calls``:
+    whether there may be more than one such call in an answer. The first ``carried`` messages come from earlier responses.
+    ``shown`` is what whoever asks for the answer later is told of the request, in the words it was made in.
+    """
+
+    messages: tuple[ModelMessage, ...]
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: ToolChoice = "auto"
+    parallel_calls: bool = True
+    settings: ModelSettings = ModelSettings()
+    response_format: dict[str, Any] | None = None
+    prompt: str | None = None
+    carried: int = 0
+    shown: dict[str, Any] = {}
+
+    @property
+    def tool_names(self) -> frozenset[str]:
+        return frozenset(tool.name for tool in self.tools)
+
+
 class Query(Struct, frozen=True, kw_only=True):
-    """What the user sent. Two queries are the same exactly when they compare equal."""
+    """What the user sent. Two queries are the same exactly when they compare equal.
+
+    With ``given`` the turn is run on that alone, and ``content`` is only what people are shown of it.
+    """
 
     content: str
     model_id: str | None = None
     tool_id: str | None = None
     attachments: tuple[str, ...] = ()
+    given: GivenPrompt | None = None
 
 
 class Owner(Struct, frozen=True, kw_only=True):
@@ -61,7 +92,9 @@ class StepRecord(Struct, frozen=True, kw_only=True):
     """A checkpoint: one completed model call with its tool results. It is never run again.
 
     ``parts`` are what the step adds to the assistant message; the times show where a turn spent itself. ``held`` are the calls
-    that wait for approval. ``waited_s`` is how long calls have waited for people; while one does, how long it may.
+    that wait for approval. ``waited_s`` is how long calls have waited for people; while one does, how long it may. ``usage`` has
+    that of attempts which broke off, too. ``provider`` answered; ``cache`` where nobody was asked. ``warning`` is what clients
+    should know of how the words came about: that another model answered than was asked for.
     """
 
     step: int
@@ -76,6 +109,8 @@ class StepRecord(Struct, frozen=True, kw_only=True):
     tools_ms: int = 0
     held: tuple[HeldCall, ...] = ()
     waited_s: float = 0.0
+    provider: str = ""
+    warning: str = ""
 
     @property
     def unfinished_calls(self) -> tuple[ToolCallPart, ...]:
@@ -121,6 +156,7 @@ class Turn(Struct, frozen=True, kw_only=True):
     finished_at: datetime | None = None
     timings_ms: dict[str, int] = {}
     request_charge: float | None = None
+    priority: Priority = "live"
 
     @property
     def ended(self) -> bool:
@@ -138,7 +174,7 @@ class NewTurn(Struct, frozen=True, kw_only=True):
     ``client_message_id``: what the client calls its message; not unique, the newest wins. ``replaces``: the id of a stored
     message of the conversation, which leaves the conversation as shown, and with it all that come after it. In place of a
     user message comes this turn's own (an edit). An assistant message is answered anew: the turn writes no user message,
-    ``query`` repeats the question that message answered.
+    ``query`` repeats the question that message answered. ``opens``: the conversation is made with it where there is none.
     """
 
     key: TurnKey
@@ -151,6 +187,7 @@ class NewTurn(Struct, frozen=True, kw_only=True):
     client_message_id: str | None = None
     replaces: str | None = None
     priority: Priority = "live"
+    opens: bool = False
 
 
 class AcceptedTurn(Struct, frozen=True, kw_only=True):
@@ -180,13 +217,17 @@ class TurnClaim(Struct, frozen=True, kw_only=True):
 
 
 class FinishTurn(Struct, frozen=True, kw_only=True):
-    """The end of a turn, written in one transaction with its terminal event."""
+    """The end of a turn, written in one transaction with its terminal event.
+
+    ``earlier``: what of ``usage`` other models than ``model_id`` consumed, where several have answered.
+    """
 
     state: TurnState
     message: Message
     usage: Usage
     model_id: str | None = None
     timings_ms: dict[str, int] = {}
+    earlier: tuple[ModelUsage, ...] = ()
 
 
 class AppendTurn(Struct, frozen=True, kw_only=True):

@@ -9,7 +9,9 @@ from fastapi import APIRouter, Query
 
 from serve_app.ingress.administrators import Admin, Administrator, Cursor, OfTenant, PageLimit
 from serve_app.ingress.dependencies import Services, problems
-from serve_app.wire.admin import AuditPage, UsagePage, UsageView
+from serve_app.ingress.usage import FirstDay, GroupBy, LastDay, OfUser, usage_report
+from serve_app.wire.admin import AuditPage, UsagePage, UsageRowView
+from serve_app.wire.usage import UsageReport
 
 router = APIRouter(prefix="/api/admin", tags=["admin"])
 
@@ -24,12 +26,32 @@ async def list_usage(
     cursor: Cursor = None,
     limit: PageLimit = 50,
 ) -> UsagePage:
-    """One row for each turn that ended on a day."""
+    """A row for each turn that ended on a day, and for each title that was made."""
     tenant = (await admin.tenants.get(actor, tenant_id)).value.tenant_id
     chosen = day or datetime.now(UTC).date()
     page = await services.store.list_usage(tenant, chosen, cursor=cursor, limit=limit)
-    rows = [UsageView.of(row) for row in page.items]
+    rows = [UsageRowView.of_row(row) for row in page.items]
     return UsagePage(tenant_id=tenant, day=chosen, items=rows, next_cursor=page.next_cursor)
+
+
+@router.get("/usage/sums", summary="What was consumed and what it cost", responses=problems(403, 404))
+async def sum_usage(
+    actor: Administrator,
+    admin: Admin,
+    services: Services,
+    tenant_id: OfTenant = None,
+    user_id: OfUser = None,
+    group_by: GroupBy = "user",
+    first: FirstDay = None,
+    last: LastDay = None,
+    cursor: Cursor = None,
+    limit: PageLimit = 50,
+) -> UsageReport:
+    """As `GET /api/usage` answers it for a tenant; here also for the platform's token."""
+    tenant = (await admin.tenants.get(actor, tenant_id)).value.tenant_id
+    return await usage_report(
+        services.store, tenant, user_id, group_by=group_by, first=first, last=last, cursor=cursor, limit=limit
+    )
 
 
 @router.get("/audit", summary="Who changed what", responses=problems(403, 404))

@@ -16,12 +16,25 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
-from serve_app.ingress import admin, approvals, auth, conversations, files, meta, sse, tool_pins
+from serve_app.ingress import (
+    admin,
+    approvals,
+    auth,
+    conversations,
+    files,
+    meta,
+    openai_chat,
+    openai_responses,
+    sse,
+    tool_pins,
+    usage,
+)
 from serve_app.ingress.chat import ChatService
 from serve_app.ingress.docs import DESCRIPTION, describe_schemas, docs_routes
 from serve_app.ingress.edge import Edge
 from serve_app.ingress.failures import handle_failures
 from serve_app.ingress.login_limit import LoginLimit
+from serve_app.ingress.openai_turns import OpenAiTurns
 from serve_app.ingress.readiness import ReadinessProbe
 from serve_app.ingress.services import IngressServices
 from serve_app.ingress.websocket import ChatSocketEndpoint
@@ -84,13 +97,15 @@ def create_app(services: IngressServices) -> FastAPI:
     )
     app.state.services = services
     app.state.chat = chat
+    app.state.openai = OpenAiTurns(services, chat)
     app.state.readiness = readiness
     app.state.uploads = files.Uploads()
     app.state.logins = LoginLimit(services.settings.auth.logins_per_minute)
     app.state.send_away = send_away
     app.state.drain = drain
     routers = (
-        *(sse.router, approvals.router, conversations.router, files.router, meta.router),
+        *(sse.router, approvals.router, conversations.router, files.router, meta.router, usage.router),
+        *(openai_chat.router, openai_responses.router),
         *(auth.router, *admin.routers, tool_pins.router, docs_routes()),
     )
     for router in routers:

@@ -44,6 +44,6 @@ class CachedCatalog:
             return model_id
         if model_id is None:
             return catalog.default_model_id or (catalog.models[0].model_id if len(catalog.models) == 1 else None)
-        if not catalog.any_model and all(model.model_id != model_id for model in catalog.models):
+        if not catalog.any_model and all(model_id not in {model.model_id, *model.aliases} for model in catalog.models):
             raise InvalidInput(f"model_id: there is no model {model_id!r}; /api/capabilities lists them.")
         return model_id

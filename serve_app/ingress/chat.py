@@ -10,9 +10,10 @@ import asyncio
 import contextvars
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -120,12 +121,16 @@ class ChatService:
         request_id: str = "",
         title_wait_s: float = 0.0,
         heartbeat_s: float | None = None,
+        opens: bool = False,
+        on_left: Callable[[Turn], None] | None = None,
     ) -> Sent:
         """Accepts an input and runs its turn; the tail shows it from event 1.
 
         An id instead of a conversation, or None for a new one, makes the conversation where there is none, once the input
         has been found good. An input accepted before gives its turn again, and starts it where nobody has yet.
-        ``title_wait_s`` counts for conversations without a title only. ``replaces``: see ``NewTurn``.
+        ``title_wait_s`` counts for conversations without a title only. ``replaces``: see ``NewTurn``. ``opens``: the conversation
+        of that id is made as the turn is accepted, so that the store is asked once. ``on_left`` is given the turn, once there is
+        one, where the caller was cancelled while it waited for it.
         Raises InvalidInput, NotPermitted for a tool, Conflict while another turn runs (unless ``conversation.on_busy`` says
         otherwise) or for a reused ``client_turn_id``, QuotaExceeded where too many wait, Overloaded while this replica
         drains. Where no Turns replica can be reached the turn stands, and is picked up later.
@@ -141,11 +146,15 @@ class ChatService:
             if not await self._was_accepted(principal, conversation, query, client_turn_id):
                 raise
             model_id = None
-        if not isinstance(conversation, Conversation):
-            conversation = await self.ensure_conversation(principal, conversation)
+        if opens and isinstance(conversation, str):
+            where, conversation = ConversationKey.of(principal, conversation), None
+        else:
+            if not isinstance(conversation, Conversation):
+                conversation = await self.ensure_conversation(principal, conversation)
+            where = conversation.key
         now = time.time()
         new_turn = NewTurn(
-            key=TurnKey.new(conversation.key),
+            key=TurnKey.new(where),
             principal=principal,
             query=query,
             created_at=datetime.fromtimestamp(now, UTC),
@@ -155,6 +164,7 @@ class ChatService:
             replaces=replaces,
             request_id=request_id,
             priority=priority,
+            opens=opens,
         )
         # A fresh context, because a server may cancel what belongs to a request along with it.
         start = asyncio.create_task(self._start(new_turn), context=contextvars.Context())
@@ -163,7 +173,7 @@ class ChatService:
         try:
             turn, created, live = await asyncio.shield(start)
         except asyncio.CancelledError:
-            start.add_done_callback(_let_go)
+            start.add_done_callback(partial(_let_go, on_left))
             raise
         tail = self._tail(
             turn,
@@ -235,6 +245,8 @@ class ChatService:
         return await self.cancel(principal, conversation.active_turn_id)
 
     async def _check(self, principal: Principal, query: Query) -> str | None:
+        if query.given is not None:
+            return query.model_id  # whoever read the request has checked it
         if not query.content.strip():
             raise InvalidInput("content: must not be empty.")
         if len(query.content) > self._settings.limits.query_chars:
@@ -365,11 +377,13 @@ class ChatService:
         return tail
 
 
-def _let_go(start: asyncio.Task[tuple[Turn, bool, LiveTail | None]]) -> None:
+def _let_go(on_left: Callable[[Turn], None] | None, start: asyncio.Task[tuple[Turn, bool, LiveTail | None]]) -> None:
     """Closes the tail of a turn whose client left while it was being started."""
     if start.cancelled() or start.exception() is not None:
         return
-    live = start.result()[2]
+    turn, _, live = start.result()
+    if on_left is not None:
+        on_left(turn)
     if live is not None:
         closing = asyncio.ensure_future(live.aclose())
         _CLOSING.add(closing)

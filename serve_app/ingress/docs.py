@@ -50,6 +50,7 @@ DESCRIPTION = (
     "Conversations with tool-using language models. Chat by WebSocket at `/ws/chat`, or by `POST /api/chat` as the AI SDK "
     "does. In development the headers `X-Dev-User`, `X-Dev-Tenant` and `X-Dev-Roles` choose who one is. Failures are "
     "`application/problem+json`.\n\n"
+    "Programs that speak OpenAI's API find it below `/v1`, failures included: the official SDKs work with that as `base_url`.\n\n"
     "A turn runs on the model its query names (`model_id`), else on the one its prompt names, else on the configured default. "
     "`data-model` in a stream is the model of the query or the default: it does not know the prompt's. "
     "`GET /api/turns/{turn_id}` says for each step which model ran."

@@ -22,7 +22,11 @@ from serve_app.ingress.origins import needs_origin_check, origin_allowed
 from serve_app.redaction import begin_request
 from serve_app.settings import Settings
 from serve_app.telemetry import Metrics, logger
+from serve_app.wire.openai_errors import encode_openai_error, speaks_openai
 from serve_app.wire.problems import encode_problem
+
+OPENAI_VERSION = b"2020-10-01"
+"""The only version that OpenAI's API has ever said it is."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _QUIET_PATHS = frozenset({"/health", "/ready"})
@@ -98,12 +102,13 @@ class _Exchange:
         self._receive_raw = receive
         self._send_raw = send
         self._request_id = request_id
+        self._begun = time.perf_counter()
         self._status = 0
         self._body_bytes = 0
         self._body_limit_bytes = body_limit_bytes(edge.settings, scope["path"])
 
     async def run(self, headers: Headers) -> None:
-        begun = time.perf_counter()
+        begun = self._begun
         try:
             wrong = self._edge.heads.refusal(self._scope)
             if wrong is not None:
@@ -161,14 +166,20 @@ class _Exchange:
         defaults = []
         if b"content-security-policy" not in present:
             defaults.append((b"content-security-policy", (DOCS_CSP if path == "/docs" else CSP).encode()))
-        if b"cache-control" not in present and path.startswith("/api/"):
+        if speaks_openai(path):
+            defaults.append((b"openai-version", OPENAI_VERSION))
+            defaults.append((b"openai-processing-ms", b"%d" % round((time.perf_counter() - self._begun) * 1000)))
+        if b"cache-control" not in present and path.startswith(("/api/", "/v1/")):
             defaults.append((b"cache-control", b"no-store"))
         return defaults
 
     async def _problem(
         self, error: ParleyError, cause: BaseException | None = None, *, status: int | None = None
     ) -> None:
-        problem = encode_problem(error, self._request_id, status=status, cause=cause)
+        if speaks_openai(self._scope["path"]):
+            problem = encode_openai_error(error, status=status, cause=cause)
+        else:
+            problem = encode_problem(error, self._request_id, status=status, cause=cause)
         for message in problem.messages():
             await self._send(message)
 

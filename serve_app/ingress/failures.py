@@ -1,4 +1,4 @@
-"""Failures of routes as problems: ours, the framework's, and those of validation."""
+"""Failures of routes as problems, or as OpenAI words them: ours, the framework's, and those of validation."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from serve_app.errors import InvalidInput, NotPermitted, ParleyError, Unauthenti
 from serve_app.ingress.limits import too_large
 from serve_app.ingress.services import IngressServices
 from serve_app.telemetry import logger
+from serve_app.wire.openai_errors import encode_openai_error, speaks_openai
 from serve_app.wire.problems import encode_problem, no_such_route
 
 MAX_LISTED_ERRORS = 20
@@ -70,7 +71,10 @@ def _response(
     title: str | None = None,
     headers: Any = None,
 ) -> Response:
-    problem = encode_problem(error, request.state.request_id, status=status, title=title)
+    if speaks_openai(request.scope["path"]):
+        problem = encode_openai_error(error, status=status)
+    else:
+        problem = encode_problem(error, request.state.request_id, status=status, title=title)
     return Response(problem.body, problem.status, headers=dict(headers or {}) | problem.headers)
 
 

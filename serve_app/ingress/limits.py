@@ -9,6 +9,7 @@ from collections.abc import Callable
 from serve_app.errors import TooLarge
 from serve_app.files.intake import file_too_large
 from serve_app.settings import Settings
+from serve_app.wire.openai_errors import PREFIX
 from serve_app.wire.problems import body_too_large
 
 Clock = Callable[[], float]
@@ -23,6 +24,8 @@ def body_limit_bytes(settings: Settings, path: str) -> int:
     """The largest body a request to ``path`` may have."""
     if path == FILE_PATH:
         return settings.files.max_bytes + MULTIPART_BYTES
+    if path.startswith(PREFIX):
+        return settings.limits.v1_body_bytes
     return settings.limits.chat_body_bytes if path == CHAT_PATH else settings.limits.body_bytes
 
 

@@ -30,12 +30,12 @@ from serve_app.ingress.services import IngressServices
 from serve_app.ingress.tail import TurnTail
 from serve_app.storage.rules import other_query
 from serve_app.telemetry import logger
-from serve_app.turns.port import Title
+from serve_app.turns.port import Notice, Title
 from serve_app.wire.ai_sdk import HEADERS, KEEP_ALIVE, Approvals, UiMessageStream, refused
 from serve_app.wire.chat_request import ChatRequest, parse_chat_request
 from serve_app.wire.requests import MAX_SEQ
 from serve_app.wire.turns import Stopped, TurnView
-from serve_app.wire.ws import INTERNAL_SENTENCE, ErrorFrame, TitleFrame
+from serve_app.wire.ws import INTERNAL_SENTENCE, ErrorFrame, TitleFrame, WarningFrame
 
 HEARTBEAT_S = 15.0
 TURN_ID_HEADER = "x-turn-id"
@@ -340,6 +340,9 @@ async def _events(tail: TurnTail) -> AsyncGenerator[bytes]:
                 if isinstance(item, Title):
                     title = TitleFrame(session_id=key.conversation.conversation_id, title=item.title)
                     out.append(b"data: " + title.text().encode() + b"\n\n")
+                elif isinstance(item, Notice):
+                    warning = WarningFrame(turn_id=key.turn_id, message=item.message)
+                    out.append(b"data: " + warning.text().encode() + b"\n\n")
                 else:
                     out.append(b"%b%d\ndata: %b\n\n" % (prefix, item.seq, item.body))
             yield b"".join(out)

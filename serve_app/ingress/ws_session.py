@@ -36,7 +36,7 @@ from serve_app.ingress.ws_grant import AccessLostError, SocketGrant, has_expired
 from serve_app.quotas.shares import RequestLimit
 from serve_app.settings import Settings
 from serve_app.telemetry import logger
-from serve_app.turns.port import Title
+from serve_app.turns.port import Notice, Title
 from serve_app.wire.requests import (
     Approval,
     Cancel,
@@ -48,7 +48,7 @@ from serve_app.wire.requests import (
     SessionUpdate,
     parse_frame,
 )
-from serve_app.wire.ws import INTERNAL_SENTENCE, ActiveTurn, ErrorFrame, Pong, SessionCreated, TitleFrame
+from serve_app.wire.ws import INTERNAL_SENTENCE, ActiveTurn, ErrorFrame, Pong, SessionCreated, TitleFrame, WarningFrame
 
 MAX_TAILS = 16
 """Turns shown on one socket at a time."""
@@ -311,6 +311,8 @@ class ChatSession:
                         if isinstance(item, Title):
                             untitled = False
                             text = self._title(conversation, item.title)
+                        elif isinstance(item, Notice):
+                            text = WarningFrame(turn_id=turn_id, message=item.message).text()
                         else:
                             text = item.body.decode()
                         await send({"type": "websocket.send", "text": text})

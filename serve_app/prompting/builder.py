@@ -132,6 +132,10 @@ class LocalPromptBuilder:
         if self._freshen is not None:
             await self._freshen()
 
+    async def names(self, principal: Principal) -> tuple[str, ...]:
+        await self._look_for_changes()
+        return tuple(name for name in self._library.names(principal.roles) if name != TITLE_PROMPT)
+
     async def title(self, content: str) -> Prompt:
         await self.load()
         await self._look_for_changes()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from serve_app.domain.generation import ModelSettings
 from serve_app.domain.identity import TurnChoices
 
@@ -9,7 +11,8 @@ from serve_app.domain.identity import TurnChoices
 def chosen_settings(prompts: ModelSettings, choices: TurnChoices) -> ModelSettings:
     """Each setting as the tenant has chosen it, else as the prompt has it."""
     temperature, most = choices.temperature, choices.max_output_tokens
-    return ModelSettings(
+    return replace(
+        prompts,
         temperature=prompts.temperature if temperature is None else temperature,
         max_output_tokens=prompts.max_output_tokens if most is None else most,
     )

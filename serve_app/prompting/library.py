@@ -76,6 +76,11 @@ class PromptLibrary:
             raise _not_found()
         return found
 
+    def names(self, roles: tuple[str, ...]) -> tuple[str, ...]:
+        """The prompts that somebody with ``roles`` may use."""
+        self._refresh()
+        return tuple(sorted(name for name, template in self._newest.items() if template.allows(roles)))
+
     def own(self, name: str) -> PromptTemplate:
         """The newest version of a prompt for the program's own use, whatever its roles. Raises NotFound."""
         self._refresh()

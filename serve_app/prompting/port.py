@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from serve_app.domain.identity import Principal
 from serve_app.domain.prompts import Prompt, PromptRequest
 
 
@@ -18,6 +19,9 @@ class PromptBuilder(Protocol):
         Raises NotFound for a prompt that does not exist or that these roles may not use, TooLarge when the query alone
         does not fit the model's context.
         """
+
+    async def names(self, principal: Principal) -> tuple[str, ...]:
+        """The prompts that the principal's roles may use, by name."""
 
     async def title(self, content: str) -> Prompt:
         """The request for a title of a conversation that begins with ``content``: plain text, at most six words.

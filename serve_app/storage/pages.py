@@ -53,7 +53,14 @@ class UsageCursor(Struct, frozen=True, array_like=True, tag="u"):
     row_id: str
 
 
-Cursor = ConversationCursor | MessageCursor | RecordCursor | UsageCursor
+class SumsCursor(Struct, frozen=True, array_like=True, tag="s"):
+    """Behind the group of this name, of groups of one kind."""
+
+    by: str
+    group: str
+
+
+Cursor = ConversationCursor | MessageCursor | RecordCursor | UsageCursor | SumsCursor
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER: msgspec.msgpack.Decoder[Cursor] = msgspec.msgpack.Decoder(Cursor)
@@ -97,6 +104,16 @@ def usage_cursor(text: str | None, *, day: str) -> UsageCursor | None:
     if cursor is None:
         return None
     if not isinstance(cursor, UsageCursor) or cursor.day != day:
+        raise invalid_cursor()
+    return cursor
+
+
+def sums_cursor(text: str | None, *, by: str) -> SumsCursor | None:
+    """Raises InvalidInput for a cursor that no listing of such groups made."""
+    cursor = _decode(text)
+    if cursor is None:
+        return None
+    if not isinstance(cursor, SumsCursor) or cursor.by != by:
         raise invalid_cursor()
     return cursor
 

@@ -35,10 +35,12 @@ from serve_app.domain.turns import (
     Turn,
     TurnClaim,
 )
-from serve_app.storage.transfer import UsageRow
+from serve_app.domain.usage import Grouping, UsageRow, UsageSums
 
 MAX_PAGE = 200
 """Largest page of a listing, and most records ``read_events`` returns per call times ten."""
+MAX_USAGE_DAYS = 92
+"""Days over which usage is added up at most: a quarter."""
 
 
 class ConversationStore(Protocol):
@@ -55,6 +57,8 @@ class ConversationStore(Protocol):
     ) -> Page[Conversation]:
         """Newest activity first, heads without their ``session_prompt``. Activity is a message accepted or finished.
 
+        Those whose key is not ``listed`` are in neither list; ``delete_all`` removes them with the others.
+
         Raises InvalidInput for a cursor this store did not make, and for a limit below one, as every listing does.
         """
 
@@ -67,9 +71,11 @@ class ConversationStore(Protocol):
         session_prompt: SessionPrompt | None = None,
         if_untitled: bool = False,
         if_match: str | None = None,
+        usage: UsageRow | None = None,
     ) -> Conversation:
         """Changes what is not None and returns the new head.
 
+        ``usage``: what the change consumed, kept with it as ``add_usage`` would: it saves a call.
         ``if_untitled``: leave a title that is already there. ``if_match``: an etag; raises Conflict when it is not current.
         Raises NotFound.
         """
@@ -116,8 +122,9 @@ class TurnStore(Protocol):
     async def accept_turn(self, turn: NewTurn, *, on_busy: OnBusy = "reject", max_waiting: int = 8) -> AcceptedTurn:
         """Accepts an input in one transaction: idempotency row, user message, turn, event 1 (``turn.started``).
 
-        The conversation must exist. An input with the ``client_turn_id`` of an accepted one gives that turn again if
-        its query is equal, else raises Conflict; nothing else of the two is compared. Raises NotFound for the conversation.
+        The conversation must exist, unless ``turn.opens`` it. An input with the ``client_turn_id`` of an accepted one gives
+        that turn again if its query is equal, else raises Conflict; nothing else of the two is compared. Raises NotFound for
+        the conversation.
 
         While another turn of the conversation has not ended, ``reject`` raises Conflict. ``queue`` accepts the turn to wait;
         raises QuotaExceeded when ``max_waiting`` wait already. ``interrupt`` accepts it to wait, too, and requests the cancel
@@ -208,10 +215,33 @@ class UsageStore(Protocol):
     async def list_usage(
         self, tenant_id: str, day: date, *, cursor: str | None = None, limit: int = 50
     ) -> Page[UsageRow]:
-        """The tenant's turns that ended on that day (UTC), each once, in an order of the store's own.
+        """The tenant's rows of that day (UTC), each once, in an order of the store's own.
 
         All of them once the day is over and what the store gathers has been written; before, some may be missing.
         Raises InvalidInput for a cursor this store did not make for that day.
+        """
+
+    async def add_usage(self, rows: Sequence[UsageRow]) -> None:
+        """Keeps what was consumed beside turns.
+
+        Those that are there already, of the same turn, purpose, model and instant, stay as they are.
+        """
+
+    async def sum_usage(
+        self,
+        tenant_id: str,
+        first: date,
+        last: date,
+        by: Grouping,
+        *,
+        user_id: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> UsageSums:
+        """What the tenant, or one user of it, consumed from one day to another (UTC, both included), by group, in its order.
+
+        As complete as ``list_usage``. Raises InvalidInput for more than ``MAX_USAGE_DAYS``, for conversations without a user,
+        and for a cursor that no listing of such groups made.
         """
 
 
@@ -223,6 +253,8 @@ class Store(ConversationStore, TurnStore, RecordStore, UsageStore, Protocol):
 
     async def prune_events(self, *, older_than_s: float, limit: int = 1000) -> int:
         """Removes logs of turns that ended longer ago; their turns and messages stay. Returns how many turns it pruned.
+
+        A conversation that is not ``listed`` goes altogether with the last of its logs.
 
         A store whose records expire by themselves has nothing to do, and returns 0: there a log is gone as soon as the
         retention it was opened with has passed since its turn's end.

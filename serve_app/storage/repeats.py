@@ -14,6 +14,6 @@ async def accepted_before(store: TurnStore, turn: NewTurn) -> AcceptedTurn | Non
     if turn.client_turn_id is None:
         return None
     try:
-        return await store.accept_turn(replace(turn, replaces=turn.key.assistant_message_id))
+        return await store.accept_turn(replace(turn, replaces=turn.key.assistant_message_id, opens=False))
     except ParleyError:
         return None

@@ -10,7 +10,6 @@ leases, and the order of listings; etags are each store's own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Protocol
 
 from msgspec import Struct
@@ -21,7 +20,7 @@ from serve_app.domain.events import EventRecord
 from serve_app.domain.ids import ConversationKey
 from serve_app.domain.records import Record
 from serve_app.domain.turns import Turn
-from serve_app.domain.usage import Usage
+from serve_app.domain.usage import UsageRow
 
 
 class TurnSnapshot(Struct, frozen=True, kw_only=True):
@@ -53,18 +52,6 @@ class ConversationSnapshot(Struct, frozen=True, kw_only=True):
     turns: tuple[TurnSnapshot, ...]
 
 
-class UsageRow(Struct, frozen=True, kw_only=True):
-    """What one turn consumed. It outlives its conversation."""
-
-    tenant_id: str
-    user_id: str
-    conversation_id: str
-    turn_id: str
-    model_id: str | None
-    usage: Usage
-    at: datetime
-
-
 class StoreCounts(Struct, frozen=True, kw_only=True):
     """How much there is of everything; what is being removed does not count."""
 
@@ -93,7 +80,7 @@ class Transfer(Protocol):
     async def scan_usage(self, *, cursor: str | None = None, limit: int = 1000) -> Page[UsageRow]: ...
 
     async def import_usage(self, rows: Sequence[UsageRow]) -> None:
-        """Those of turns that have none yet."""
+        """Those that are not there yet; see ``UsageStore.add_usage``."""
 
     async def scan_records(self, *, cursor: str | None = None, limit: int = 1000) -> Page[Record]: ...
 

@@ -10,7 +10,7 @@ from serve_app.domain.events import ToolFeedback
 from serve_app.domain.generation import Generation
 from serve_app.domain.tools import ToolResult
 from serve_app.domain.turns import HeldCall, StepRecord, Turn
-from serve_app.domain.usage import Usage
+from serve_app.domain.usage import ModelUsage, Usage
 
 NEVER_APPROVED = "Not run: the answer ended while the call waited for the user's approval."
 
@@ -26,6 +26,16 @@ class Answer:
         self.steps: list[StepRecord] = list(turn.steps)
         self.partial = ""
         self.untrusted = False
+        self._lost = Usage()
+
+    def add_lost_usage(self, usage: Usage) -> None:
+        """Of calls that were not finished, and are no step of their own."""
+        self._lost += usage
+
+    def take_lost_usage(self) -> Usage:
+        """What there is of it, to become part of the step that took their place."""
+        lost, self._lost = self._lost, Usage()
+        return lost
 
     def record(self, step: StepRecord) -> None:
         """Adds a step, or replaces it where its tools have finished meanwhile."""
@@ -46,7 +56,16 @@ class Answer:
 
     @property
     def usage(self) -> Usage:
-        return sum((step.usage for step in self.steps), Usage())
+        return sum((step.usage for step in self.steps), self._lost)
+
+    @property
+    def earlier(self) -> tuple[ModelUsage, ...]:
+        """What other models consumed than the one that has answered last."""
+        others: dict[str, Usage] = {}
+        for step in self.steps:
+            if step.model_id != self.model_id:
+                others[step.model_id] = others.get(step.model_id, Usage()) + step.usage
+        return tuple(ModelUsage(model_id=model_id, usage=usage) for model_id, usage in others.items())
 
     @property
     def model_id(self) -> str | None:
@@ -136,4 +155,6 @@ def step_record(
         tools_ms=tools_ms,
         held=held,
         waited_s=waited_s,
+        warning=generation.warning,
+        provider=generation.provider,
     )

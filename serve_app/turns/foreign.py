@@ -13,6 +13,7 @@ from serve_app.domain.conversation import Message, Part, ToolResultPart
 from serve_app.domain.turns import Query, StepRecord
 
 FILE = "a file"
+GIVEN_RESULT = "a result of the caller's own tools"
 EARLIER = "an earlier answer"
 MAX_NAMED = 3
 
@@ -30,6 +31,8 @@ def sources(
             found.update(dict.fromkeys(_of(message.parts, trusted_servers)))
     if query.attachments:
         found[FILE] = None
+    if query.given is not None and any(message.role == "tool" for message in query.given.messages):
+        found[GIVEN_RESULT] = None
     for step in steps:
         found.update(dict.fromkeys(_of(step.parts, trusted_servers)))
     named = [source for source in found if source != EARLIER]

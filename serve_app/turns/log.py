@@ -21,9 +21,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from serve_app.domain.conversation import SessionPrompt
-from serve_app.domain.events import EventRecord, TerminalEvent, TextDelta, ToolFinished, TurnEvent
+from serve_app.domain.events import EventRecord, ReasoningDelta, TerminalEvent, TextDelta, ToolFinished, TurnEvent
+from serve_app.domain.generation import Thought
 from serve_app.domain.turns import AppendReply, AppendTurn, FinishTurn, StepRecord, Turn
 from serve_app.errors import LeaseLost
+from serve_app.models.pieces import joined
 from serve_app.settings import TurnSettings
 
 Wake = Callable[[bool], None]
@@ -104,7 +106,7 @@ class TurnLog:
         self._step_has_text = False
 
     def text(self, pieces: Sequence[str]) -> None:
-        """Adds text of the answer. The first of a step is appended at once."""
+        """Adds text of the answer, and thoughts. The first of a step is appended at once."""
         self._text.extend(pieces)
         self._wake(not self._step_has_text)
         self._step_has_text = True
@@ -264,11 +266,13 @@ class TurnLog:
         self._waiters.clear()
 
     def close_text(self) -> None:
-        """Makes one delta of the text that has gathered."""
+        """Makes one delta of the text that has gathered; thoughts and text take turns."""
         if self._text:
-            delta = "".join(self._text)
+            runs = joined(self._text)
             self._text.clear()
-            self._add(TextDelta(turn_id=self.key.turn_id, seq=self._next_seq, delta=delta))
+            for run in runs:
+                event = ReasoningDelta if type(run) is Thought else TextDelta
+                self._add(event(turn_id=self.key.turn_id, seq=self._next_seq, delta=str(run)))
 
     def _add(self, event: TurnEvent) -> None:
         self._records.append(EventRecord.of(event, step=self.step, attempt=self.attempt))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from serve_app.domain.turns import Turn, TurnClaim
 from serve_app.errors import LeaseLost
@@ -31,7 +32,9 @@ class TurnRunner:
         approvals: ApprovalRecords,
         turn: TurnSettings,
         metrics: Metrics,
+        notice: Callable[[str, str], None] = lambda _turn_id, _message: None,
     ) -> None:
+        """``notice`` shows the followers of a turn a sentence that is no event of it."""
         self._settings = turn
         self._stages = Neighbours(
             prompts=prompts,
@@ -41,6 +44,7 @@ class TurnRunner:
             approvals=approvals,
             settings=turn,
             metrics=metrics,
+            notice=notice,
         )
 
     async def run(self, claim: TurnClaim, turn_log: TurnLog, partial: str | None = None) -> Outcome:

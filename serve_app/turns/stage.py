@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import structlog
 
 from serve_app.domain.events import StepReset, TextDelta
-from serve_app.domain.generation import ModelRequest
 from serve_app.domain.ids import TurnKey
 from serve_app.domain.turns import Owner, Turn, TurnClaim
 from serve_app.errors import LeaseLost, NotFound, Overloaded, ParleyError
@@ -26,6 +25,7 @@ from serve_app.turns.log import AHEAD
 from serve_app.turns.offer import Offer
 from serve_app.turns.runner import TurnRunner
 from serve_app.turns.tails import Follower, Tails
+from serve_app.turns.titles import Titles
 from serve_app.turns.writer import LogWriter, StartTurn
 
 T = TypeVar("T")
@@ -33,7 +33,6 @@ T = TypeVar("T")
 log = logger("turns.stage")
 
 SWEEP_BATCH = 20
-MAX_TITLE_CHARS = 80
 
 
 class TurnsStage:
@@ -55,8 +54,7 @@ class TurnsStage:
         self._owner = owner
         self._settings = settings
         self._store = store
-        self._prompts = prompts
-        self._models = models
+        self._titles = Titles(prompts, models, store)
         self._metrics = metrics
         self._tails = Tails()
         self._start_turn = start_turn or self._start_here
@@ -69,6 +67,7 @@ class TurnsStage:
             approvals=ApprovalRecords(store),
             turn=settings.turn,
             metrics=metrics,
+            notice=self._tails.notice,
         )
         self._running: set[str] = set()
         self._draining = False
@@ -201,7 +200,7 @@ class TurnsStage:
         return "".join(text)
 
     def _begin_title(self, claim: TurnClaim) -> asyncio.Task[None] | None:
-        if not self._settings.conversation.titles or claim.conversation.title is not None:
+        if not self._settings.conversation.titles or claim.conversation.title is not None or claim.turn.query.given:
             return None
         name = f"title {claim.turn.key.turn_id}"
         return self._keep(asyncio.create_task(self._title(claim), name=name, context=contextvars.Context()))
@@ -210,26 +209,9 @@ class TurnsStage:
         """Makes the conversation's title beside its first turn. A conversation without a title is no failure."""
         turn = claim.turn
         try:
-            prompt = await self._prompts.title(turn.query.content)
-            generation = await self._models.generate(
-                ModelRequest(
-                    messages=prompt.messages,
-                    deadline=turn.deadline,
-                    model_id=prompt.model_id,
-                    purpose="utility",
-                    settings=prompt.settings,
-                    turn_id=turn.key.turn_id,
-                    request_id=turn.request_id,
-                    tenant_id=turn.principal.tenant_id,
-                ),
-                lambda _pieces: None,
-            )
-            title = " ".join(generation.text.split()).strip("\"'. ")[:MAX_TITLE_CHARS].rstrip()
+            title = await self._titles.make(turn)
             if title:
-                conversation = await self._store.update_conversation(
-                    turn.key.conversation, title=title, if_untitled=True
-                )
-                self._tails.title(turn.key.turn_id, conversation.title or title)
+                self._tails.title(turn.key.turn_id, title)
         except ParleyError as error:
             log.warning("title_failed", turn=turn.key.turn_id, error=error.message)
 

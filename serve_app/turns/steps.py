@@ -3,7 +3,8 @@
     claim ─► prompt ─► step 0: model call ─► no tool calls ─────────────► chat_response
                           │                                                  ▲
                           └─ tool calls ─► run in parallel ─► step n+1 ──────┘     (at most ``max_steps`` model calls)
-                                 └─ waits for approval, where a tool changes something and others' words have been read
+                                 ├─ waits for approval, where a tool changes something and others' words have been read
+                 └─ the caller's own tools: the answer ends with the calls, which are not executed (``given``)
 
     any time: cancel requested ─► turn.cancelled · failure or deadline ─► turn.failed · lease lost ─► nothing more
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -24,7 +25,7 @@ from msgspec.structs import replace
 
 from serve_app.domain.conversation import MessageStatus
 from serve_app.domain.events import ChatResponse, StepReset, TerminalEvent, TurnCancelled, TurnFailed
-from serve_app.domain.generation import Generation, ModelMessage, ModelRequest
+from serve_app.domain.generation import Generation, ModelMessage, ModelRequest, Thought
 from serve_app.domain.prompts import Prompt, PromptRequest
 from serve_app.domain.tools import ToolSpec
 from serve_app.domain.transcript import step_messages
@@ -43,13 +44,18 @@ from serve_app.turns.calls import (
     unfinished_calls,
 )
 from serve_app.turns.clock import TurnClock
+from serve_app.turns.given import assistant_prompt, bare_prompt, callers_calls, offered
 from serve_app.turns.log import TurnLog
 from serve_app.turns.offer import Offer
+from serve_app.turns.spending import Spending
 from serve_app.turns.tool_steps import ToolSteps
 
 log = logger("turns.steps")
 
 Outcome = Literal["completed", "failed", "cancelled", "lost"]
+
+_HELD_BACK_S = 5.0
+_HELD_BACK_TIMES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +69,7 @@ class Neighbours:
     approvals: ApprovalRecords
     settings: TurnSettings
     metrics: Metrics
+    notice: Callable[[str, str], None]
 
 
 class TurnRun:
@@ -75,9 +82,11 @@ class TurnRun:
         self._turn: Turn = claim.turn
         self._log = turn_log
         self._answer = Answer(claim.turn)
+        self._spending = Spending(stages.offer, self._answer, stages.metrics)
         self._finish_reason = "stop"
         self._prompt_ms = 0
         self._first_delta_ms: int | None = None
+        self._has_shown = False  # whether the call under way, or the last one, has handed on anything
         self._response_bytes = 0
         self._claimed = time.time()
         self.clock = TurnClock(claim.turn.due)
@@ -98,6 +107,7 @@ class TurnRun:
         """Ends a turn that has only to be ended, with the text there is."""
         if self._void_what_is_lost() and partial:
             self._log.text([partial])  # of what the next event says is the answer, clients must have been shown all
+        self._spending.left_behind(self._turn.query, self._claim.history, partial)
         self._answer.partial = partial
         self._answer.untrusted = bool(self._tool_steps.foreign_sources())
         if self._turn.cancel_requested:
@@ -112,9 +122,10 @@ class TurnRun:
 
     async def steps(self) -> None:
         """The loop. Returns when the answer is complete; raises ParleyError when it cannot be."""
-        tool_set = await patiently(lambda: self._stages.offer.tools_for(self._turn.principal))
-        self._tool_steps.offer(tool_set.tools)
-        prompt = await patiently(lambda: self._prompt(tool_set.tools))
+        given = self._turn.query.given
+        specs = await self._specs()
+        self._tool_steps.offer(specs)
+        prompt = await patiently(lambda: self._prompt(specs))
         messages = list(prompt.messages)
         await self._tool_steps.finish_calls()
         for record in self._answer.steps:
@@ -122,9 +133,18 @@ class TurnRun:
         if self._answer.steps and self._answer.steps[-1].finish_reason != "tool_calls":
             self._finish_reason = self._answer.steps[-1].finish_reason
             return
+        if self._tool_steps.handed_over:
+            self._finish_reason = "tool_calls"
+            return
         for step in range(len(self._answer.steps), self._settings.max_steps):
             last = step == self._settings.max_steps - 1
-            generation = await self._generate(step, prompt, messages, () if last else tool_set.tools)
+            generation = await self._generate(step, prompt, messages, offered(given, specs, last=last))
+            if generation.warning:
+                self._stages.notice(self._turn.key.turn_id, generation.warning)
+            if calls := callers_calls(given, generation.tool_calls):
+                self._tool_steps.hand_over(step, replace(generation, finish_reason="tool_calls", tool_calls=calls))
+                self._finish_reason = "tool_calls"
+                return
             if last or not generation.tool_calls:
                 self._finish_reason = "stop" if generation.finish_reason == "tool_calls" else generation.finish_reason
                 # As an answer that is complete: calls that are not made would send the next owner after them.
@@ -135,23 +155,36 @@ class TurnRun:
             record = await self._tool_steps.call_tools(step, generation)
             messages.extend(step_messages(record.parts))
 
+    async def _specs(self) -> tuple[ToolSpec, ...]:
+        """The tools that run inside the turn: none for a bare model."""
+        given = self._turn.query.given
+        if given is not None and given.prompt is None:
+            return ()
+        return (await patiently(lambda: self._stages.offer.tools_for(self._turn.principal))).tools
+
     async def _prompt(self, tools: tuple[ToolSpec, ...]) -> Prompt:
+        given = self._turn.query.given
+        if given is not None and given.prompt is None:
+            return bare_prompt(given, self._turn.principal.terms.choices)
         began = time.monotonic()
-        kept = self._claim.conversation.session_prompt
+        kept = self._claim.conversation.session_prompt if given is None else None
         prompt = await self._stages.prompts.build(
             PromptRequest(
                 principal=self._turn.principal,
-                query=self._turn.query.content,
+                query=self._turn.query.content if given is None else "",
                 attachments=self._turn.query.attachments,
-                history=self._claim.history,
+                history=self._claim.history if given is None else (),
                 tools=tools,
+                prompt_name=None if given is None else given.prompt,
                 kept=kept,
                 context_tokens=await self._stages.offer.context_tokens(
                     self._turn.query.model_id or self._turn.principal.terms.choices.model_id
                 ),
             )
         )
-        if prompt.session_prompt != kept:
+        if given is not None:
+            prompt = assistant_prompt(prompt, given)
+        elif prompt.session_prompt != kept:
             self._log.keep_prompt(prompt.session_prompt)
         self._prompt_ms = _ms(began)
         self._stages.metrics.observe("parley_stage_ms", self._prompt_ms, stage="prompt_builder")
@@ -186,7 +219,8 @@ class TurnRun:
         self, step: int, prompt: Prompt, messages: list[ModelMessage], tools: tuple[ToolSpec, ...]
     ) -> Generation:
         """One model call, run again when it breaks off, up to ``max_attempts`` times."""
-        attempt = self._turn.attempts if step == len(self._turn.steps) else 1
+        attempt = first = self._turn.attempts if step == len(self._turn.steps) else 1
+        held_back = 0
         while True:
             self._log.begin_step(step, attempt)
             self._answer.partial = ""
@@ -197,11 +231,18 @@ class TurnRun:
                 return await self._generate_once(prompt, messages, tools)
             except (UpstreamFailed, StageUnavailable) as error:
                 # Before the first text only the gateway tries again; here what broke off in the middle is, and a dead stage.
-                broke_off = bool(self._answer.partial) or isinstance(error, StageUnavailable)
+                broke_off = self._has_shown or isinstance(error, StageUnavailable)
+                wait_s = error.retry_after_s if error.retryable and not broke_off else None
+                if attempt > first and wait_s is not None and wait_s <= _HELD_BACK_S:
+                    # Many broke off together, so that nobody is let through for a moment: no reason to give up now.
+                    held_back += 1
+                    if held_back <= _HELD_BACK_TIMES:
+                        await asyncio.sleep(wait_s)
+                        continue
                 if not error.retryable or not broke_off or attempt >= self._settings.max_attempts:
                     raise
                 log.warning("step_retried", turn=self._turn.key.turn_id, step=step, attempt=attempt, error=str(error))
-                if self._answer.partial:
+                if self._has_shown:
                     self._log.emit(StepReset, step=step)
                     self._response_bytes -= len(self._answer.partial.encode())
                     self._answer.partial = ""
@@ -217,7 +258,7 @@ class TurnRun:
             if self._first_delta_ms is None:
                 self._first_delta_ms = _since(self._turn.created_at)
                 self._stages.metrics.observe("parley_first_delta_ms", self._first_delta_ms)
-            self._response_bytes += sum(len(piece.encode()) for piece in pieces)
+            self._response_bytes += sum(len(piece.encode()) for piece in pieces if type(piece) is not Thought)
             if self._response_bytes > self._settings.max_response_bytes:
                 raise UpstreamFailed(
                     f"The answer is longer than {self._settings.max_response_bytes} bytes and was given up.", False
@@ -226,22 +267,31 @@ class TurnRun:
             self._log.text(pieces)
 
         deadline = min(self.clock.due, time.time() + self._settings.model_timeout_s)
+        given = self._turn.query.given
+        request = ModelRequest(
+            messages=tuple(messages),
+            deadline=deadline,
+            model_id=self._turn.query.model_id or prompt.model_id,
+            tools=tools,
+            settings=prompt.settings,
+            turn_id=self._turn.key.turn_id,
+            request_id=self._turn.request_id,
+            tenant_id=self._turn.principal.tenant_id,
+            priority=self._turn.priority,
+            response_format=None if given is None else given.response_format,
+            tool_choice="auto" if given is None or not tools else given.tool_choice,
+        )
+        counted = prompt if given is None else None  # the builder has not seen what a caller has given
+        await self._spending.learn_prices()
         try:
-            return await self._stages.models.generate(
-                ModelRequest(
-                    messages=tuple(messages),
-                    deadline=deadline,
-                    model_id=self._turn.query.model_id or prompt.model_id,
-                    tools=tools,
-                    settings=prompt.settings,
-                    turn_id=self._turn.key.turn_id,
-                    request_id=self._turn.request_id,
-                    tenant_id=self._turn.principal.tenant_id,
-                ),
-                on_text,
-            )
+            generation = await self._stages.models.generate(request, on_text)
+        except BaseException as error:
+            self._spending.broke_off(request, counted, shown, error)
+            raise
         finally:
-            self._answer.partial = "".join(shown)
+            self._has_shown = bool(shown)
+            self._answer.partial = "".join(piece for piece in shown if type(piece) is not Thought)
+        return self._spending.counted(request, counted, generation)
 
     async def conclude(self, error: BaseException | None) -> Outcome:
         """Writes the terminal event of an answer or of a failure."""
@@ -253,7 +303,7 @@ class TurnRun:
                 message_id=self._turn.key.assistant_message_id,
                 response=self._answer.text,
                 tool_feedback=self._answer.tool_feedback,
-                usage=self._answer.usage,
+                usage=self._answer.usage.tokens,
                 finish_reason=self._finish_reason,
             )
             return "completed"
@@ -298,6 +348,7 @@ class TurnRun:
             usage=self._answer.usage,
             model_id=self._answer.model_id,
             timings_ms=timings,
+            earlier=self._answer.earlier,
         )
         await self._log.finish(event, finish, **fields)
         self._stages.metrics.count("parley_turns_total", outcome=state)

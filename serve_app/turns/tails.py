@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from serve_app.domain.events import EventRecord
-from serve_app.turns.port import TailEnd, TailItem, Title
+from serve_app.turns.port import Notice, TailEnd, TailItem, Title
 
 MAX_FOLLOWERS = 16
 """Followers of one turn at a time."""
@@ -69,6 +69,11 @@ class Tails:
         tail = self._tails.get(turn_id)
         if tail is not None:
             tail.send([Title(title=title)])
+
+    def notice(self, turn_id: str, message: str) -> None:
+        tail = self._tails.get(turn_id)
+        if tail is not None:
+            tail.send([Notice(message=message)])
 
     def close(self, turn_id: str, *, complete: bool) -> None:
         """Ends a tail. Idempotent."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from serve_app.domain.conversation import ToolCallPart
 from serve_app.domain.events import ToolApproval
 from serve_app.domain.generation import Generation
 from serve_app.domain.tools import ToolCall, ToolResult, ToolSpec
@@ -36,6 +37,9 @@ from serve_app.turns.foreign import sentence, sources
 from serve_app.turns.log import TurnLog
 
 NOT_OFFERED = "Not run: there is no such tool here at the moment. Use only the tools that were offered."
+NOBODY_TO_ASK = (
+    "Not run: this tool changes something, text of others has been read, and there is nobody here to approve the call."
+)
 NO_OBJECT = "Not run: the arguments are not a JSON object. Call the tool again with arguments that fit its schema."
 
 
@@ -55,7 +59,8 @@ class ToolSteps:
         metrics: Metrics,
     ) -> None:
         self._turn = claim.turn
-        self._history = claim.history
+        self._given = claim.turn.query.given
+        self._history = claim.history if self._given is None else ()
         self._log = turn_log
         self._answer = answer
         self._clock = clock
@@ -76,7 +81,7 @@ class ToolSteps:
         """
         record = self._answer.steps[-1] if self._answer.steps else None
         waiting = unfinished_calls(record) if record else []
-        if record is None or not waiting:
+        if record is None or not waiting or self.handed_over:
             return
         self._log.begin_step(record.step, record.attempt)
         generation = _generation_of(record)
@@ -91,6 +96,19 @@ class ToolSteps:
         again = [call for call in waiting if call not in lost]
         if again:
             await calls.run(again)
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether the last step's calls are the caller's to carry out."""
+        if self._given is None or not self._answer.steps:
+            return False
+        names = self._given.tool_names
+        return any(isinstance(part, ToolCallPart) and part.name in names for part in self._answer.steps[-1].parts)
+
+    def hand_over(self, step: int, generation: Generation) -> None:
+        """Shows calls that the caller is to carry out, and makes them the end of the answer, in one append with it."""
+        log_starts(generation.tool_calls, self._log)
+        self.checkpoint(step, generation, [])
 
     async def call_tools(self, step: int, generation: Generation) -> StepRecord:
         waiting = self._waiting_for_approval(generation.tool_calls)
@@ -121,6 +139,8 @@ class ToolSteps:
 
     def _waiting_for_approval(self, calls: Sequence[ToolCall]) -> list[tuple[ToolCall, str]]:
         """The calls that must be approved before they start, each with the reason."""
+        if self._given is not None:
+            return []  # whoever asks by a program is not there to answer
         found = self.foreign_sources()
         changing = {spec.name for spec in self._specs if spec.side_effects}
         if not found or not changing:
@@ -143,9 +163,11 @@ class ToolSteps:
             spec = specs.get(call.name)
             if position >= limit:
                 refusals.append((call, f"Not run: one step may call at most {limit} tools."))
-            elif read_others and spec is None:
-                # It may have come up since and change something: nobody here knows.
+            elif spec is None and (read_others or self._given is not None):
+                # It may have come up since and change something: nobody here knows. A bare model was offered none of ours.
                 refusals.append((call, NOT_OFFERED))
+            elif spec is not None and spec.side_effects and read_others and self._given is not None:
+                refusals.append((call, NOBODY_TO_ASK))
             elif read_others and spec is not None and spec.side_effects and call.arguments is None:
                 refusals.append((call, NO_OBJECT))
             else:
@@ -233,6 +255,8 @@ def _generation_of(record: StepRecord) -> Generation:
         text=message.content,
         tool_calls=message.tool_calls,
         usage=record.usage,
+        warning=record.warning,
         first_delta_ms=record.first_delta_ms,
         duration_ms=record.model_ms,
+        provider=record.provider,
     )

@@ -56,6 +56,21 @@ export class AnswerView {
     this.#schedule();
   }
 
+  /** What the model thinks aloud: folded, and no part of the answer's text. */
+  addThought(text) {
+    let part = this.#parts.at(-1);
+    if (!part?.thought) {
+      this.#finishText();
+      const thought = h("p");
+      const element = h("details", { class: "thoughts", "data-testid": "thoughts" }, h("summary", {}, "Thoughts"), thought);
+      part = { element, thought };
+      this.#parts.push(part);
+      this.#body.append(element);
+    }
+    part.thought.append(text);
+    this.#onChange();
+  }
+
   addTool(call) {
     this.#finishText();
     const view = new ToolCallView(call);

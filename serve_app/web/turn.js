@@ -14,7 +14,7 @@ export class Turn {
   messageId = null;
   seq = 0;
 
-  /** `view`: addText(text), addTool(call), startTool(index), finishTool(index, result), truncate(length). */
+  /** `view`: addText(text), addThought(text), addTool(call), startTool(index), finishTool(index, result), truncate(length). */
   constructor(view) {
     this.#view = view;
   }
@@ -33,9 +33,12 @@ export class Turn {
         this.messageId = event.message_id;
         break;
       case "text.delta":
-        this.#begin();
-        if (this.#parts.at(-1) !== "text") this.#parts.push("text");
+        this.#add("text");
         this.#view.addText(event.delta);
+        break;
+      case "reasoning.delta":
+        this.#add("thought");
+        this.#view.addThought(event.delta);
         break;
       case "tool.approval":
         this.#startTool(event);
@@ -65,6 +68,12 @@ export class Turn {
     this.#steps.push(this.#parts.length);
   }
 
+  /** `kind`: "text" or "thought"; what follows its like is no new part. */
+  #add(kind) {
+    this.#begin();
+    if (this.#parts.at(-1) !== kind) this.#parts.push(kind);
+  }
+
   #startTool(event) {
     this.#begin();
     const index = this.#running(event.tool_call_id);
@@ -87,7 +96,7 @@ export class Turn {
     }
     this.#parts[index].running = false;
     this.#view.finishTool(index, { ok: event.ok, result: event.result, durationMs: event.duration_ms });
-    this.#stepOver = this.#parts.every((part) => part === "text" || !part.running);
+    this.#stepOver = this.#parts.every((part) => !part.running);
   }
 
   #running(id) {

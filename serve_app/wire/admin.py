@@ -20,8 +20,9 @@ from serve_app.domain.access import (
 )
 from serve_app.domain.conversation import Page
 from serve_app.domain.identity import TurnChoices
-from serve_app.storage.transfer import UsageRow
+from serve_app.domain.usage import UsageRow
 from serve_app.wire.service import QuotaView, quota_view
+from serve_app.wire.usage import UsageView, usage_fields
 
 NextCursor = Annotated[str | None, Field(examples=[None])]
 TenantName = Annotated[str, Field(examples=["contoso"])]
@@ -229,34 +230,37 @@ class RotatedView(_View):
     next_cursor: NextCursor
 
 
-class UsageView(_View):
-    """What a turn consumed. `at` is when it ended."""
+class UsageRowView(UsageView):
+    """What was consumed of one model, for what `purpose` says: a `turn`, of a turn those `steps` that another model answered than
+    the one that ended it, or a `title`. `at` is when it ended.
+    """
 
     user_id: UserName
+    conversation_id: str
     turn_id: str
+    purpose: Literal["turn", "steps", "title"]
     model_id: str | None
-    input_tokens: Annotated[int, Field(examples=[812])]
-    output_tokens: Annotated[int, Field(examples=[64])]
     at: datetime
 
     @classmethod
-    def of(cls, row: UsageRow) -> UsageView:
+    def of_row(cls, row: UsageRow) -> UsageRowView:
         return cls(
             user_id=row.user_id,
+            conversation_id=row.conversation_id,
             turn_id=row.turn_id,
+            purpose=row.purpose,
             model_id=row.model_id,
-            input_tokens=row.usage.input_tokens,
-            output_tokens=row.usage.output_tokens,
             at=row.at,
+            **usage_fields(row.usage),
         )
 
 
 class UsagePage(_View):
-    """One row for each turn that ended on the day (UTC), in no promised order. While the day goes on some may be missing."""
+    """The rows of a day (UTC), in no promised order. While the day goes on some may be missing."""
 
     tenant_id: TenantName
     day: date
-    items: list[UsageView]
+    items: list[UsageRowView]
     next_cursor: NextCursor
 
 

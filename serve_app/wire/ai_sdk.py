@@ -3,7 +3,8 @@
 One encoder per response, a small state machine::
 
     start · data-conversation · data-model?
-      ( start-step ( text-start text-delta* text-end | tool-input-start tool-input-available
+      ( start-step ( text-start text-delta* text-end | reasoning-start reasoning-delta* reasoning-end
+                     | tool-input-start tool-input-available
                      | tool-output-available | tool-output-error | data-step-reset )* finish-step )*
     error? | abort?  · data-title? · finish · [DONE]
 
@@ -37,6 +38,7 @@ from msgspec import Raw, Struct
 from serve_app.domain.events import (
     ChatResponse,
     EventRecord,
+    ReasoningDelta,
     StepReset,
     TextDelta,
     ToolApproval,
@@ -46,7 +48,7 @@ from serve_app.domain.events import (
     TurnFailed,
     TurnStarted,
 )
-from serve_app.turns.port import Title
+from serve_app.turns.port import Notice, Title
 
 HEADERS = {
     "content-type": "text/event-stream",
@@ -69,10 +71,15 @@ _FINISH_REASONS = {
 }
 _UNFINISHED_CALL = "The call did not finish."
 _DELTA_PREFIX = b'{"type":"text.delta"'
+_REASONING_PREFIX = b'{"type":"reasoning.delta"'
+
+
+_TEXT = b"text"
+_REASONING = b"reasoning"
 
 
 class _RawDelta(Struct, frozen=True):
-    """The one field of a text delta that matters here, left as the JSON string it is."""
+    """The one field of a delta that matters here, left as the JSON string it is."""
 
     delta: Raw
 
@@ -95,8 +102,9 @@ class UiMessageStream:
         self._out: list[bytes] = []
         self._started = False
         self._step: int | None = None
-        self._text_part: bytes | None = None
-        self._text_parts = 0
+        self._part: bytes | None = None
+        self._part_kind = _TEXT
+        self._parts_of = {_TEXT: 0, _REASONING: 0}
         self._shown_in_step: list[str] = []
         self._open_calls: dict[str, None] = {}
         self._asked: dict[str, str] = {}
@@ -114,11 +122,13 @@ class UiMessageStream:
         """Whether the terminal event has been encoded, so that :meth:`close` may follow."""
         return self._terminal is not None
 
-    def encode(self, items: Sequence[EventRecord | Title]) -> bytes:
+    def encode(self, items: Sequence[EventRecord | Title | Notice]) -> bytes:
         """The chunks of a batch, which may be none. What follows a terminal event, titles excepted, is ignored."""
         for item in items:
             if isinstance(item, Title):
                 self._title(item.title)
+            elif isinstance(item, Notice):
+                self._notice(item.message)
             elif self._terminal is None:
                 self._record(item)
         return self._flush()
@@ -186,15 +196,20 @@ class UiMessageStream:
     def _record(self, record: EventRecord) -> None:
         self._last_seq = record.seq
         if record.body.startswith(_DELTA_PREFIX):
-            delta: bytes | Raw = _DECODE_DELTA(record.body).delta
-            self._delta(record, bytes(delta))
+            self._delta(record, _TEXT, bytes(_DECODE_DELTA(record.body).delta))
+            return
+        if record.body.startswith(_REASONING_PREFIX):
+            self._delta(record, _REASONING, bytes(_DECODE_DELTA(record.body).delta))
             return
         before = len(self._out)
         match record.event():
             case TurnStarted(message_id=message_id):
                 self._start(message_id)
             case TextDelta(delta=text):
-                self._delta(record, _ENCODE(text))
+                self._delta(record, _TEXT, _ENCODE(text))
+                return
+            case ReasoningDelta(delta=text):
+                self._delta(record, _REASONING, _ENCODE(text))
                 return
             case ToolApproval() as question:
                 self._tool_approval(record.step, question)
@@ -254,24 +269,26 @@ class UiMessageStream:
             self._step = None
             self._chunk({"type": "finish-step"})
 
-    def _delta(self, record: EventRecord, text: bytes) -> None:
+    def _delta(self, record: EventRecord, kind: bytes, text: bytes) -> None:
         """``text`` is a JSON string, quotes included."""
         self._enter_step(record.step)
-        if self._text_part is None:
-            self._text_parts += 1
-            name = f"text-{self._text_parts}"
-            self._text_part = name.encode()
-            self._shown_in_step.append(name)
-            self._chunk({"type": "text-start", "id": name})
+        if self._part is None or self._part_kind is not kind:
+            self._end_text()
+            self._parts_of[kind] += 1
+            self._part = b"%b-%d" % (kind, self._parts_of[kind])
+            self._part_kind = kind
+            self._shown_in_step.append(self._part.decode())
+            self._chunk({"type": f"{kind.decode()}-start", "id": self._part.decode()})
         self._out.append(
-            b'%b%d\ndata: {"type":"text-delta","id":"%b","delta":%b}\n\n'
-            % (self._id_prefix, record.seq, self._text_part, text)
+            b'%b%d\ndata: {"type":"%b-delta","id":"%b","delta":%b}\n\n'
+            % (self._id_prefix, record.seq, kind, self._part, text)
         )
 
     def _end_text(self) -> None:
-        if self._text_part is not None:
-            self._chunk({"type": "text-end", "id": self._text_part.decode()})
-            self._text_part = None
+        """Ends the open part of text, or of thoughts."""
+        if self._part is not None:
+            self._chunk({"type": f"{self._part_kind.decode()}-end", "id": self._part.decode()})
+            self._part = None
 
     def _tool_approval(self, step: int, question: ToolApproval) -> None:
         self._tool_started(step, question)
@@ -327,6 +344,11 @@ class UiMessageStream:
         self._end_step()
         self._terminal = record
         self._finish_reason = finish_reason
+
+    def _notice(self, message: str) -> None:
+        if not self._closed:
+            self._start(None)
+            self._chunk({"type": "data-warning", "data": {"message": message}, "transient": True})
 
     def _title(self, title: str) -> None:
         if self._titled or self._closed:

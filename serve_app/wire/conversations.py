@@ -21,22 +21,13 @@ from serve_app.domain.conversation import (
     ToolCallPart,
     ToolResultPart,
 )
-from serve_app.domain.usage import Usage
+from serve_app.wire.usage import UsageView
 
 _UNFINISHED_CALL = "The call did not finish."
 
 
 class _View(BaseModel):
     model_config = ConfigDict(frozen=True)
-
-
-class UsageView(_View):
-    input_tokens: int
-    output_tokens: int
-
-    @classmethod
-    def of(cls, usage: Usage) -> UsageView:
-        return cls(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
 
 
 class ConversationView(_View):
@@ -162,7 +153,14 @@ class MessageView(_View):
                         "position": 2,
                         "status": "complete",
                         "model_id": "default",
-                        "usage": {"input_tokens": 812, "output_tokens": 64},
+                        "usage": {
+                            "input_tokens": 812,
+                            "output_tokens": 64,
+                            "cached_input_tokens": 512,
+                            "reasoning_tokens": 0,
+                            "cost_usd": 0.00127,
+                            "estimated": False,
+                        },
                         "reaction": None,
                         "replaced_by": None,
                     },

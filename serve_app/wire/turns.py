@@ -11,10 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serve_app.domain.conversation import ToolCallPart, ToolResultPart
 from serve_app.domain.turns import StepRecord, Turn, TurnState
-from serve_app.wire.conversations import UsageView
+from serve_app.wire.usage import UsageView
 
 _UNKNOWN = ("The outcome is unknown", "the call took effect is not known")
 """What results say of calls that may or may not have taken effect; models and users read the same words."""
+
+
+def _usage_example(input_tokens: int, output_tokens: int, cost_usd: float) -> dict[str, Any]:
+    return UsageView(input_tokens=input_tokens, output_tokens=output_tokens, cost_usd=cost_usd).model_dump()
 
 
 class _View(BaseModel):
@@ -56,19 +60,22 @@ class StepCallView(_View):
 
 
 class StepView(_View):
-    """One model call. `attempt` counts how often it was run. `first_delta_ms` and `model_ms` count from its start; `tools_ms` is
-    the time its tools took.
+    """One model call. `attempt` counts how often it was run; `usage` has all of them. `provider` answered, or the `cache`;
+    `warning` says so where it was another model than was asked for. `first_delta_ms` and `model_ms` count from its start;
+    `tools_ms` is the time its tools took.
     """
 
     step: int
     attempt: int
     model_id: str
     finish_reason: str
+    provider: str
     usage: UsageView
     first_delta_ms: int | None
     model_ms: int
     tools_ms: int
     tool_calls: list[StepCallView]
+    warning: str = ""
 
     @classmethod
     def of(cls, step: StepRecord, *, asks: bool) -> StepView:
@@ -77,11 +84,13 @@ class StepView(_View):
             attempt=step.attempt,
             model_id=step.model_id,
             finish_reason=step.finish_reason,
+            provider=step.provider,
             usage=UsageView.of(step.usage),
             first_delta_ms=step.first_delta_ms,
             model_ms=step.model_ms,
             tools_ms=step.tools_ms,
             tool_calls=_calls(step, asks),
+            warning=step.warning,
         )
 
 
@@ -135,14 +144,29 @@ class TurnView(_View):
                     "takeovers": 0,
                     "attempts": 0,
                     "cancel_requested": False,
-                    "usage": {"input_tokens": 812, "output_tokens": 64},
+                    "usage": {
+                        "input_tokens": 812,
+                        "output_tokens": 64,
+                        "cached_input_tokens": 0,
+                        "reasoning_tokens": 0,
+                        "cost_usd": 0.00127,
+                        "estimated": False,
+                    },
                     "steps": [
                         {
                             "step": 0,
                             "attempt": 1,
                             "model_id": "default",
                             "finish_reason": "tool_calls",
-                            "usage": {"input_tokens": 390, "output_tokens": 18},
+                            "provider": "openai",
+                            "usage": {
+                                "input_tokens": 390,
+                                "output_tokens": 18,
+                                "cached_input_tokens": 0,
+                                "reasoning_tokens": 0,
+                                "cost_usd": 0.00052,
+                                "estimated": False,
+                            },
                             "first_delta_ms": 210,
                             "model_ms": 640,
                             "tools_ms": 45,

@@ -44,6 +44,13 @@ class TitleFrame(_ServerFrame, frozen=True, kw_only=True, tag="title"):
     title: str
 
 
+class WarningFrame(_ServerFrame, frozen=True, kw_only=True, tag="warning"):
+    """About a turn that goes on: another model answers than was asked for."""
+
+    turn_id: str
+    message: str
+
+
 class ErrorFrame(_ServerFrame, frozen=True, kw_only=True, tag="error"):
     code: str
     message: str

@@ -366,7 +366,7 @@ async def test_an_accepted_turn_shows_its_message_its_first_event_and_the_runnin
     turn = result.turn
     assert result.created
     assert (turn.state, turn.epoch, turn.last_seq, turn.attempts, turn.owner) == ("accepted", 0, 1, 0, None)
-    for field in set(NewTurn.__struct_fields__) - {"priority"}:  # which counts while it is being accepted only
+    for field in set(NewTurn.__struct_fields__) - {"opens"}:  # which counts while it is being accepted only
         assert getattr(turn, field) == getattr(new, field)
     assert await store.get_turn(new.key) == turn
 

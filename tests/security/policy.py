@@ -33,6 +33,8 @@ ROUTES: dict[tuple[str, str], Rule] = {
     ("GET", "/api/turns/{turn_id}"): Rule("member", 404),
     ("GET", "/api/turns/{turn_id}/events"): Rule("member", 404),
     ("POST", "/api/approvals/{approval_id}"): Rule("member", 404),
+    # What was consumed: a tenant's for its administrators, see test_usage_routes.
+    ("GET", "/api/usage"): Rule("member"),
     # Conversations
     ("GET", "/api/conversations"): Rule("member"),
     ("DELETE", "/api/conversations"): Rule("member"),
@@ -49,6 +51,15 @@ ROUTES: dict[tuple[str, str], Rule] = {
     ("GET", "/api/file/{file_id}"): Rule("member", 404),
     ("DELETE", "/api/file/{file_id}"): Rule("member", 404),
     ("GET", "/api/file/{file_id}/download"): Rule("member", 404),
+    # For programs that speak OpenAI's API
+    ("POST", "/v1/chat/completions"): Rule("member"),
+    ("GET", "/v1/models"): Rule("member"),
+    ("GET", "/v1/models/{model}"): Rule("member"),
+    ("POST", "/v1/responses"): Rule("member"),
+    ("GET", "/v1/responses/{response_id}"): Rule("member", 404),
+    ("DELETE", "/v1/responses/{response_id}"): Rule("member", 404),
+    ("POST", "/v1/responses/{response_id}/cancel"): Rule("member", 404),
+    ("GET", "/v1/responses/{response_id}/input_items"): Rule("member", 404),
     # Logging in
     ("POST", "/api/auth/ws-ticket"): Rule("member"),
     ("POST", "/api/auth/login"): Rule("secret"),
@@ -83,6 +94,7 @@ ROUTES: dict[tuple[str, str], Rule] = {
     ("POST", "/api/admin/provider-keys/rotate"): Rule("platform"),
     ("GET", "/api/admin/audit"): Rule("admin", 404),
     ("GET", "/api/admin/usage"): Rule("admin", 404),
+    ("GET", "/api/admin/usage/sums"): Rule("admin", 404),
     ("GET", "/api/admin/tools"): Rule("platform"),
     ("POST", "/api/admin/tools/{name}/approve"): Rule("platform"),
 }

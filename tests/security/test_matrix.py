@@ -12,7 +12,7 @@ from tests.security.policy import FRAMES, ROUTES, UNLISTED, UNLISTED_FOLDERS
 from tests.security.world import World, make_world, without_ids
 from tests.unit.ingress.asgi import Frame, Reply
 
-SKIPPED_HEADERS = {"x-request-id", "date"}
+SKIPPED_HEADERS = {"x-request-id", "date", "openai-processing-ms"}
 OWNED = [(method, path, rule) for (method, path), rule in ROUTES.items() if rule.missing is not None]
 TENANT_WIDE = frozenset({"admin", "platform"})
 
@@ -113,7 +113,7 @@ async def test_what_names_nothing_shows_and_changes_only_ones_own(world: World, 
             reply = await world.ask(who, method, path, world.theirs)
             assert reply.status < 300, (method, path, reply)
             told = reply.body.decode()
-            for name in ("turn_id", "message_id", "file_id", "approval_id"):
+            for name in ("turn_id", "message_id", "file_id", "approval_id", "response_id"):
                 assert world.theirs[name] not in told, (method, path)
             assert "What is Anna's" not in told
     await nothing_has_changed(world)
@@ -125,6 +125,7 @@ async def nothing_has_changed(world: World) -> None:
         "/api/conversations/{conversation_id}",
         "/api/conversations/{conversation_id}/messages/{message_id}",
         "/api/turns/{turn_id}",
+        "/v1/responses/{response_id}",
         "/api/file/{file_id}/download",
     ):
         assert (await world.ask("anna", "GET", path, world.theirs)).status == 200, path

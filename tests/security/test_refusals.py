@@ -140,3 +140,39 @@ def test_every_stage_has_a_queue_with_an_end() -> None:
         replicas = stages["Turns"]["autoscaling_config"]["max_replicas"]
         running = replicas * stages["Turns"]["max_ongoing_requests"]
         assert LimitSettings().open_turns <= running, "what is accepted finds a replica that runs it"
+
+
+async def test_programs_meet_the_same_limits_in_the_words_of_their_api(gates: list[Limited]) -> None:
+    limited = Limited(user_concurrent_turns=1, open_turns=3, open_turns_batch=1)
+    gates.append(limited)
+    anna, body = limited.user("anna"), {"model": "small", "messages": [{"role": "user", "content": "Hi"}]}
+    assert await limited.begin(anna, "a") == 200
+    replies = [
+        (429, "rate_limit_exceeded", await anna.request("POST", "/v1/chat/completions", body)),
+        (429, "rate_limit_exceeded", await anna.request("POST", "/v1/responses", {"model": "small", "input": "Hi"})),
+        (
+            503,
+            "overloaded",
+            await limited.user("nightly").request(
+                "POST", "/v1/chat/completions", body, headers={"x-priority": "batch"}
+            ),
+        ),
+    ]
+    for status, code, reply in replies:
+        assert reply.status == status, reply
+        assert int(reply.headers["retry-after"]) >= 1
+        assert int(reply.headers["retry-after-ms"]) >= 1
+        assert reply.headers["x-should-retry"] == "true"
+        assert reply.json()["error"]["code"] == code
+    assert len(limited.stages.turns.runs) == 1
+
+
+async def test_what_programs_may_ask_in_a_minute_is_told_with_each_answer() -> None:
+    limited = Limited(user_requests_per_minute=2, tenant_requests_per_minute=50)
+    limited.gate.set()
+    anna, body = limited.user("anna"), {"model": "small", "messages": [{"role": "user", "content": "Hi"}]}
+    reply = await anna.request("POST", "/v1/chat/completions", body)
+    assert (reply.status, reply.headers["x-ratelimit-limit-requests"]) == (200, "2")
+    assert (await anna.request("GET", "/v1/models")).status == 200
+    refusal = await anna.request("GET", "/v1/models")
+    assert (refusal.status, refusal.json()["error"]["code"]) == (429, "rate_limit_exceeded")

@@ -44,8 +44,10 @@ CONVERSATION, NO_CONVERSATION = "conv-anna", "conv-none"
 BODIES = {
     "/api/chat": asking("Hi", CONVERSATION),
     "/api/admin/provider-keys/{provider}": {"key": "sk-0123456789-abc"},
+    "/v1/chat/completions": {"model": "small", "messages": [{"role": "user", "content": "Hi"}]},
+    "/v1/responses": {"model": "small", "input": "Hi"},
 }
-"""Where the document's example would not do: it names a conversation of its own, and no key that could be one."""
+"""Where the document's example would not do: it names a conversation of its own, no key that could be one, another model."""
 _DOCUMENT: dict[str, Any] = {}
 
 
@@ -153,6 +155,8 @@ async def make_world() -> World:
     messages = (await anna.request("GET", f"/api/conversations/{CONVERSATION}/messages")).json()["items"]
     headers = {"content-type": "multipart/form-data; boundary=b"}
     file_id = (await anna.request("POST", "/api/file", raw=FILE, headers=headers)).json()["file_id"]
+    asked = {"model": "small", "input": "What is Anna's"}
+    response = (await anna.request("POST", "/v1/responses", asked)).json()
     approval = await ApprovalRecords(stages.store).ask(ANNA, TurnKey.of(ANNA, turn_id), "call_1", 600)
     for tenant in ("acme", "globex"):
         reply = await operator.request("POST", "/api/admin/tenants", {"tenant_id": tenant})
@@ -172,9 +176,11 @@ async def make_world() -> World:
         "user_id": "carol",
         "provider": "openai",
         "name": "crm.find_account",
+        "response_id": response["id"],
+        "model": "small",
     }
     world.missing = {name: _other(value) for name, value in world.theirs.items()}
-    world.missing |= {"conversation_id": NO_CONVERSATION, "tenant_id": "none"}
+    world.missing |= {"conversation_id": NO_CONVERSATION, "tenant_id": "none", "model": "small"}
     world.missing["turn_id"] = _other(turn_id)
     return world
 

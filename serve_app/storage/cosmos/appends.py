@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from serve_app.domain.events import EventRecord
-from serve_app.domain.turns import AppendReply, AppendTurn, FinishTurn
+from serve_app.domain.turns import AppendReply, AppendTurn
 from serve_app.errors import NotFound, TooLarge
 from serve_app.storage.cosmos import layout
 from serve_app.storage.cosmos.batch import Batch
@@ -126,7 +126,7 @@ class Appends:
                         raise
                     self._sessions.charge(turn_id, meter.charge)
                     if share.finish is not None:
-                        await self._ended(turn, share.finish)
+                        await self._ended(turn)
                 follower = decision.follower
                 return AppendReply(
                     turn_id=turn_id,
@@ -164,9 +164,9 @@ class Appends:
         if stored != list(records):
             raise MisfitError(f"records {records[0].seq} to {records[-1].seq} differ from those the log has")
 
-    async def _ended(self, turn: TurnDocument, finish: FinishTurn) -> None:
+    async def _ended(self, turn: TurnDocument) -> None:
         charge = turn.request_charge + self._sessions.take_charge(turn.turn_id)
-        await self._usage.add(UsageRow.of(turn, finish.usage, model_id=finish.model_id, request_charge=charge))
+        await self._usage.add(UsageRow.of_turn(turn, charge))
 
 
 _log = logger("storage")

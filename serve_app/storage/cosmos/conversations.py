@@ -145,17 +145,19 @@ class Conversations:
             return True
 
         deleted = 0
-        for archived in (False, True):
-            async for keys in self._listed(principal, archived=archived):
+        for archived, unlisted in ((False, False), (True, False), (False, True)):
+            async for keys in self._listed(principal, archived=archived, unlisted=unlisted):
                 deleted += await _count(delete, keys)
         return deleted
 
-    async def _listed(self, principal: Principal, *, archived: bool) -> AsyncIterator[list[ConversationKey]]:
+    async def _listed(
+        self, principal: Principal, *, archived: bool, unlisted: bool = False
+    ) -> AsyncIterator[list[ConversationKey]]:
         """The user's conversations, page by page; those that leave the list meanwhile move no other."""
         cursor: str | None = None
         while True:
             after = conversation_cursor(cursor, archived=archived)
-            page = await self._inbox.page(principal, archived=archived, after=after, limit=MAX_PAGE)
+            page = await self._inbox.page(principal, archived=archived, after=after, limit=MAX_PAGE, unlisted=unlisted)
             yield [conversation.key for conversation in page.items]
             cursor = page.next_cursor
             if cursor is None:

@@ -16,7 +16,7 @@ from msgspec import Struct, field
 from serve_app.domain.conversation import Conversation, Message, Reaction, Role, SessionPrompt
 from serve_app.domain.events import EventRecord
 from serve_app.domain.turns import NewTurn, Owner, StepRecord, Turn, TurnState
-from serve_app.domain.usage import Usage
+from serve_app.domain.usage import ModelUsage, Usage
 from serve_app.storage.cosmos.layout import Partition, conversation_of, turn_key
 from serve_app.storage.rules import MisfitError, datetime_of
 
@@ -178,6 +178,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     usage: Usage
     timings_ms: dict[str, int]
     model_id: str | None = None
+    earlier: tuple[ModelUsage, ...] = ()
 
 
 class LogEntry(Document, frozen=True, kw_only=True, tag="log"):
@@ -266,9 +267,7 @@ def turn(document: TurnDocument, accepted: str, steps: list[str]) -> Turn:
     """``accepted`` and ``steps`` are the bodies, wherever they lay."""
     new = input_of(accepted)
     outcome = None if document.outcome is None else outcome_of(document.outcome)
-    spent = sum(
-        (Usage(input_tokens=step.input_tokens, output_tokens=step.output_tokens) for step in document.steps), Usage()
-    )
+    done = tuple(_STEP.decode(step) for step in steps)
     owner = None
     if document.owner_id is not None:
         owner = Owner(replica_id=document.owner_id, endpoint=document.owner_endpoint)
@@ -290,9 +289,10 @@ def turn(document: TurnDocument, accepted: str, steps: list[str]) -> Turn:
         attempts=document.attempts,
         owner=owner,
         cancel_requested=document.cancel_requested,
-        steps=tuple(_STEP.decode(step) for step in steps),
-        usage=spent if outcome is None else outcome.usage,
+        steps=done,
+        usage=sum((step.usage for step in done), Usage()) if outcome is None else outcome.usage,
         finished_at=None if document.finished_us is None else datetime_of(document.finished_us),
         timings_ms={} if outcome is None else outcome.timings_ms,
         request_charge=document.request_charge,
+        priority=new.priority,
     )

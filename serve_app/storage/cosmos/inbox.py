@@ -28,6 +28,9 @@ from serve_app.storage.pages import ConversationCursor, encode_cursor
 from serve_app.storage.rules import datetime_of
 from serve_app.telemetry import logger
 
+UNLISTED = 2
+"""Where rows of conversations are that no list shows: beyond 0 and 1, which are the archived's and the others'."""
+
 _AT_ONCE = 16
 _KNOWN = 50_000
 _ROUNDS = 8
@@ -58,7 +61,7 @@ class Row(Struct, frozen=True, kw_only=True, rename="camel"):
             id=key.conversation_id,
             tenant_id=key.tenant_id,
             user_id=key.user_id,
-            sort=sort_key(head.archived, head.updated_us, head.order),
+            sort=sort_key(int(head.archived) if key.listed else UNLISTED, head.updated_us, head.order),
             version=head.version,
             title=head.title,
             archived=head.archived,
@@ -93,8 +96,8 @@ class Row(Struct, frozen=True, kw_only=True, rename="camel"):
         return json
 
 
-def sort_key(archived: bool, updated_us: int, order: int) -> str:
-    return f"{int(archived)}-{updated_us:020d}-{order:020d}"
+def sort_key(shelf: int, updated_us: int, order: int) -> str:
+    return f"{shelf}-{updated_us:020d}-{order:020d}"
 
 
 class Inbox:
@@ -139,17 +142,25 @@ class Inbox:
         return (self._written.get(head.partition) or 0) >= head.version
 
     async def page(
-        self, principal: Principal, *, archived: bool, after: ConversationCursor | None, limit: int
+        self,
+        principal: Principal,
+        *,
+        archived: bool,
+        after: ConversationCursor | None,
+        limit: int,
+        unlisted: bool = False,
     ) -> Page[Conversation]:
+        """``unlisted``: those that are in no list, instead."""
         await self.flush(principal)
-        most = f"{int(archived)}-~"
+        shelf = UNLISTED if unlisted else int(archived)
+        most = f"{shelf}-~"
         if after is not None:
-            most = sort_key(archived, after.updated_us, after.order)
+            most = sort_key(shelf, after.updated_us, after.order)
         found = await self._connection.query(
             INBOX,
             (principal.tenant_id, principal.user_id),
             "c.sort > @least AND c.sort < @most",
-            {"@least": f"{int(archived)}-", "@most": most},
+            {"@least": f"{shelf}-", "@most": most},
             order="sort DESC",
             limit=limit + 1,
         )

@@ -3,8 +3,9 @@
     sessions  /tenantId /conversationId   head, prompt, messages, turns, log: all that one conversation is, in one partition
     inbox     /tenantId /userId           one row per conversation of a user, in the order of the list of conversations
     groups    /tenantId /groupId          made, not used yet
-    jobs      /tenantId /kind             the projection's lease and place in the change feed, the turns it has seen open
-    usage     /tenantId /day              one row per ended turn
+    jobs      /tenantId /kind             the projection's lease and place in the change feed, the turns it has seen open;
+                                          what a tenant consumed on days that are over
+    usage     /tenantId /day              one row per ended turn, and per title
     authz     /tenantId /kind             configuration records
 
 Everything is found by a full partition key. An index costs with every write, so only the paths that a query filters or sorts by
@@ -69,7 +70,7 @@ SESSIONS = Container(
 INBOX = Container("inbox", ("/tenantId", "/userId"), ("/sort",))
 GROUPS = Container("groups", ("/tenantId", "/groupId"))
 JOBS = Container("jobs", ("/tenantId", "/kind"))
-USAGE = Container("usage", ("/tenantId", "/day"))
+USAGE = Container("usage", ("/tenantId", "/day"), ("/userId",))
 AUTHZ = Container("authz", ("/tenantId", "/kind"), ("/recordId",))
 CONTAINERS = (SESSIONS, INBOX, GROUPS, JOBS, USAGE, AUTHZ)
 

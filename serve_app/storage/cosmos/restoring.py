@@ -201,6 +201,7 @@ def _input(turn: Turn) -> NewTurn:
         request_id=turn.request_id,
         client_message_id=turn.client_message_id,
         replaces=turn.replaces,
+        priority=turn.priority,
     )
 
 

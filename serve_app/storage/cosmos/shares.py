@@ -185,7 +185,9 @@ def _finish(
     batch: Batch, turn: TurnDocument, head: Head, follower: TurnDocument | None, finish: FinishTurn, now: float
 ) -> tuple[TurnDocument, Head, TurnDocument | None]:
     """The turn ended, its conversation, and the turn that has waited for it and is let through."""
-    outcome = Outcome(usage=finish.usage, timings_ms=finish.timings_ms, model_id=finish.model_id)
+    outcome = Outcome(
+        usage=finish.usage, timings_ms=finish.timings_ms, model_id=finish.model_id, earlier=finish.earlier
+    )
     ended = msgspec.structs.replace(
         turn,
         state=finish.state,

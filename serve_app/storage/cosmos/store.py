@@ -23,6 +23,7 @@ from serve_app.domain.turns import (
     Turn,
     TurnClaim,
 )
+from serve_app.domain.usage import Grouping, UsageRow, UsageSums
 from serve_app.errors import ConfigError, ParleyError
 from serve_app.settings import AzureSettings, StoreSettings, UsageSettings
 from serve_app.storage.cosmos import layout
@@ -44,18 +45,20 @@ from serve_app.storage.cosmos.records import Records
 from serve_app.storage.cosmos.removals import Removals
 from serve_app.storage.cosmos.sessions import Sessions
 from serve_app.storage.cosmos.turns import Turns
+from serve_app.storage.cosmos.usage import UsageRow as KeptRow
 from serve_app.storage.cosmos.usage import UsageRows
+from serve_app.storage.cosmos.usage_sums import UsageDays
 from serve_app.storage.pages import (
     MAX_EVENTS,
     bounded_limit,
     conversation_cursor,
     message_cursor,
     record_cursor,
+    sums_cursor,
     usage_cursor,
 )
 from serve_app.storage.port import MAX_PAGE
 from serve_app.storage.rules import RETURN_GRACE_S
-from serve_app.storage.transfer import UsageRow
 from serve_app.telemetry import logger
 
 CATCH_UP_EVERY_S = 1.0
@@ -92,6 +95,7 @@ class CosmosStore:
         sessions = Sessions(connection, bodies, clock)
         self.sessions = sessions
         self.usage = usage
+        self._days = UsageDays(connection, usage, clock)
         self._inbox = Inbox(connection, self._head, delay_s=inbox_delay_s)
         sessions.on_head = self._inbox.note
         self.removals = Removals(sessions, self._inbox)
@@ -192,7 +196,10 @@ class CosmosStore:
         session_prompt: SessionPrompt | None = None,
         if_untitled: bool = False,
         if_match: str | None = None,
+        usage: UsageRow | None = None,
     ) -> Conversation:
+        if usage is not None:  # first, and whatever becomes of the change: it has been consumed
+            await self.add_usage([usage])
         async with self._connection.deadline():
             return await self._conversations.update(
                 key,
@@ -251,6 +258,8 @@ class CosmosStore:
 
     async def accept_turn(self, turn: NewTurn, *, on_busy: OnBusy = "reject", max_waiting: int = 8) -> AcceptedTurn:
         self._projection.start()
+        if turn.opens:  # in a transaction of its own: what a crash leaves is an empty conversation
+            await self.ensure_conversation(turn.key.conversation)
         async with self._connection.deadline():
             return await self._acceptance.accept(turn, on_busy=on_busy, max_waiting=max_waiting)
 
@@ -326,6 +335,26 @@ class CosmosStore:
         limit = bounded_limit(limit)
         async with self._connection.deadline():
             return await self.usage.page(tenant_id, day.isoformat(), after=after, limit=limit)
+
+    async def add_usage(self, rows: Sequence[UsageRow]) -> None:
+        async with self._connection.deadline():
+            await self.usage.add([KeptRow.of(row) for row in rows])
+
+    async def sum_usage(
+        self,
+        tenant_id: str,
+        first: date,
+        last: date,
+        by: Grouping,
+        *,
+        user_id: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> UsageSums:
+        after = sums_cursor(cursor, by=by)
+        limit = bounded_limit(limit)
+        async with self._connection.deadline(_MANY):
+            return await self._days.sums(tenant_id, first, last, by, user_id=user_id, after=after, limit=limit)
 
     # Health and upkeep
 

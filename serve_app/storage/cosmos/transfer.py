@@ -17,6 +17,7 @@ from serve_app.domain.conversation import Message, Page
 from serve_app.domain.events import EventRecord
 from serve_app.domain.ids import ConversationKey
 from serve_app.domain.records import Record
+from serve_app.domain.usage import UsageRow
 from serve_app.errors import InvalidInput, NotFound
 from serve_app.storage.cosmos import documents, layout, restoring
 from serve_app.storage.cosmos.documents import (
@@ -30,8 +31,7 @@ from serve_app.storage.cosmos.feed import ChangeFeed
 from serve_app.storage.cosmos.layout import AUTHZ, SESSIONS, USAGE, Container
 from serve_app.storage.cosmos.store import CosmosStore
 from serve_app.storage.cosmos.usage import UsageRow as KeptRow
-from serve_app.storage.rules import to_us
-from serve_app.storage.transfer import ConversationSnapshot, StoreCounts, TurnSnapshot, UsageRow, same
+from serve_app.storage.transfer import ConversationSnapshot, StoreCounts, TurnSnapshot, same
 
 _PAGE = 200
 _MANY = 20
@@ -145,7 +145,7 @@ class CosmosTransfer:
     async def import_usage(self, rows: Sequence[UsageRow]) -> None:
         """Those of turns that have none yet."""
         async with self._connection.deadline(_MANY):
-            await self._store.usage.add_missing([_kept(row) for row in rows])
+            await self._store.usage.add_missing([KeptRow.of(row) for row in rows])
 
     async def import_records(self, records: Sequence[Record]) -> None:
         """In place of what is there; a record that is there already as it is, is left so."""
@@ -197,19 +197,6 @@ def _by_position(found: Sequence[AnyDocument]) -> list[MessageDocument]:
 
 def _is_live_head(item: Json) -> bool:
     return item["kind"] == "head" and not item.get("deleted", False)
-
-
-def _kept(row: UsageRow) -> KeptRow:
-    at_us = to_us(row.at.timestamp())
-    return KeptRow.made(
-        tenant_id=row.tenant_id,
-        user_id=row.user_id,
-        conversation_id=row.conversation_id,
-        turn_id=row.turn_id,
-        model_id=row.model_id,
-        usage=row.usage,
-        at_us=at_us,
-    )
 
 
 def _record(item: Json) -> Record:

@@ -1,4 +1,4 @@
-"""What turns used: one row for each that has ended, gathered for a while and written in batches.
+"""What was consumed: a row for each turn that has ended and for what came beside it, gathered for a while and written in batches.
 
 A row bears its turn's id, so writing it twice is writing it once. What a crash takes with it, the projection makes up for from
 the turns themselves; with a journal it is read again at the next start.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC
 from typing import Protocol
 
@@ -16,16 +17,17 @@ import msgspec
 from msgspec import Struct, field
 
 from serve_app.domain.conversation import Page
-from serve_app.domain.usage import Usage
+from serve_app.domain.usage import Purpose, Usage
+from serve_app.domain.usage import UsageRow as Consumed
 from serve_app.storage.cosmos import documents
 from serve_app.storage.cosmos.client import Connection
 from serve_app.storage.cosmos.documents import TurnDocument
-from serve_app.storage.cosmos.layout import USAGE, Partition, conversation_of, ulid_of
+from serve_app.storage.cosmos.layout import USAGE, Partition, turn_key, ulid_of
 from serve_app.storage.cosmos.operations import Operation, Refused
 from serve_app.storage.cosmos.recent import Recent
 from serve_app.storage.pages import UsageCursor, encode_cursor
-from serve_app.storage.rules import datetime_of
-from serve_app.storage.transfer import UsageRow as Consumed
+from serve_app.storage.rules import datetime_of, to_us
+from serve_app.storage.usage_rows import rows_by_model
 from serve_app.telemetry import logger
 
 MAX_BUFFERED = 10_000
@@ -37,7 +39,7 @@ _AGAIN_S = 1.0
 
 
 class UsageRow(Struct, frozen=True, kw_only=True, rename="camel"):
-    """A turn's usage as it lies in the database. ``at_us`` is when the turn ended, ``day`` the day of that (UTC)."""
+    """A row as it lies in the database. ``at_us`` is when the turn ended, ``day`` the day of that (UTC)."""
 
     id: str
     tenant_id: str
@@ -49,57 +51,45 @@ class UsageRow(Struct, frozen=True, kw_only=True, rename="camel"):
     input_tokens: int
     output_tokens: int
     at_us: int
+    purpose: Purpose = "turn"
+    cached_input_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_microusd: int = 0
+    estimated: bool = False
     request_charge: float | None = None
     etag: str = field(default="", name="_etag")
 
     @classmethod
-    def of(
-        cls, turn: TurnDocument, usage: Usage, *, model_id: str | None, request_charge: float | None = None
-    ) -> UsageRow:
-        key = conversation_of(turn.partition)
-        return cls.made(
-            tenant_id=key.tenant_id,
-            user_id=key.user_id,
-            conversation_id=key.conversation_id,
-            turn_id=turn.turn_id,
-            model_id=model_id,
-            usage=usage,
-            at_us=turn.finished_us or 0,
-            request_charge=request_charge,
-        )
-
-    @classmethod
-    def made(
-        cls,
-        *,
-        tenant_id: str,
-        user_id: str,
-        conversation_id: str,
-        turn_id: str,
-        model_id: str | None,
-        usage: Usage,
-        at_us: int,
-        request_charge: float | None = None,
-    ) -> UsageRow:
+    def of(cls, row: Consumed, request_charge: float | None = None) -> UsageRow:
+        usage = row.usage
+        at_us = to_us(row.at.timestamp())
         return cls(
-            id=ulid_of(turn_id),
-            tenant_id=tenant_id,
+            id=_id_of(row, at_us),
+            tenant_id=row.tenant_id,
             day=day_of(at_us),
-            user_id=user_id,
-            conversation_id=conversation_id,
-            turn_id=turn_id,
-            model_id=model_id,
+            user_id=row.user_id,
+            conversation_id=row.conversation_id,
+            turn_id=row.turn_id,
+            model_id=row.model_id,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             at_us=at_us,
+            purpose=row.purpose,
+            cached_input_tokens=usage.cached_input_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+            cost_microusd=usage.cost_microusd,
+            estimated=usage.estimated,
             request_charge=request_charge,
         )
 
     @classmethod
-    def of_ended(cls, turn: TurnDocument) -> UsageRow:
-        """From what the turn's document knows."""
+    def of_turn(cls, turn: TurnDocument, request_charge: float | None = None) -> list[UsageRow]:
+        """Those of a turn that has ended, from what its document knows. The charge is in the turn's own."""
         outcome = documents.outcome_of(turn.outcome or "{}")
-        return cls.of(turn, outcome.usage, model_id=outcome.model_id, request_charge=turn.request_charge)
+        key = turn_key(turn.partition, turn.id)
+        at = datetime_of(turn.finished_us or 0)
+        rows = rows_by_model(key, outcome.model_id, outcome.usage, outcome.earlier, at)
+        return [cls.of(row, request_charge if number == 0 else None) for number, row in enumerate(rows)]
 
     def consumed(self) -> Consumed:
         """As the port shows it."""
@@ -109,8 +99,16 @@ class UsageRow(Struct, frozen=True, kw_only=True, rename="camel"):
             conversation_id=self.conversation_id,
             turn_id=self.turn_id,
             model_id=self.model_id,
-            usage=Usage(input_tokens=self.input_tokens, output_tokens=self.output_tokens),
+            usage=Usage(
+                input_tokens=self.input_tokens,
+                output_tokens=self.output_tokens,
+                cached_input_tokens=self.cached_input_tokens,
+                reasoning_tokens=self.reasoning_tokens,
+                cost_microusd=self.cost_microusd,
+                estimated=self.estimated,
+            ),
             at=datetime_of(self.at_us),
+            purpose=self.purpose,
         )
 
     @property
@@ -138,7 +136,7 @@ class Journal(Protocol):
 
 
 class UsageRows:
-    """The rows. ``flush_s``: how long they are gathered; 0 writes each at once."""
+    """The rows. ``flush_s``: how long they are gathered; 0 writes each at once. ``on_rows`` hears where some were written."""
 
     def __init__(self, connection: Connection, *, flush_s: float, journal: Journal | None = None) -> None:
         self._connection = connection
@@ -148,19 +146,21 @@ class UsageRows:
         self._written: Recent[str, bool] = Recent(_WRITTEN)
         self._flushing = asyncio.Lock()
         self._timer: asyncio.Task[None] | None = None
+        self.on_rows: Callable[[Partition], Awaitable[None]] = _nobody_listens
         for row in () if journal is None else journal.read():
             self._rows[row.id] = row
 
-    async def add(self, row: UsageRow) -> None:
+    async def add(self, rows: Iterable[UsageRow]) -> None:
         """Never fails: what cannot be written is tried again with the next ones."""
-        self._rows[row.id] = row
-        if self._journal is not None:
-            try:
-                self._journal.add(row)
-            except (OSError, ValueError) as error:
-                self._not_kept(error)
+        for row in rows:
+            self._rows[row.id] = row
+            if self._journal is not None:
+                try:
+                    self._journal.add(row)
+                except (OSError, ValueError) as error:
+                    self._not_kept(error)
         if not self._flush_s or len(self._rows) >= MAX_BUFFERED:
-            await self._try_to_flush()
+            await self.try_to_flush()
         if self._rows and (self._timer is None or self._timer.done()):
             # In a fresh context: the request that this comes from must not take it along when it ends.
             self._timer = asyncio.create_task(self._later(), context=contextvars.Context())
@@ -175,7 +175,7 @@ class UsageRows:
 
     async def page(self, tenant_id: str, day: str, *, after: UsageCursor | None, limit: int) -> Page[Consumed]:
         """The tenant's rows of a day, by id: those that have been written, and what is gathered here."""
-        await self._try_to_flush()
+        await self.try_to_flush()
         where, parameters = ("", {}) if after is None else ("c.id > @after", {"@after": after.row_id})
         found = await self._connection.query(
             USAGE, (tenant_id, day), where, parameters, order="id ASC", limit=limit + 1
@@ -193,7 +193,8 @@ class UsageRows:
 
     async def repair(self, turns: Iterable[TurnDocument]) -> int:
         """Writes the rows of ended turns that have none; returns how many."""
-        return await self.add_missing([UsageRow.of_ended(turn) for turn in turns if not self.has(turn.turn_id)])
+        missing = [turn for turn in turns if not self.has(turn.turn_id)]
+        return await self.add_missing([row for turn in missing for row in UsageRow.of_turn(turn, turn.request_charge)])
 
     async def add_missing(self, rows: Iterable[UsageRow]) -> int:
         """Writes those that are not there yet; returns how many."""
@@ -209,6 +210,7 @@ class UsageRows:
                     if row.id not in there:
                         added += await self._create(row)
                     self._written.put(row.id, True)
+                await self.on_rows(partition)  # also where all are there: whoever wrote them may have come no further
         return added
 
     async def _create(self, row: UsageRow) -> bool:
@@ -226,6 +228,7 @@ class UsageRows:
                     chunk = rows[start : start + _BATCH_ROWS]
                     operations = [Operation("upsert", row.id, row.json()) for row in chunk]
                     await self._connection.write(USAGE, partition, operations)
+                    await self.on_rows(partition)
                     for row in chunk:
                         self._written.put(row.id, True)
                         if self._rows.get(row.id) is row:
@@ -241,7 +244,7 @@ class UsageRows:
         if self._timer is not None:
             self._timer.cancel()
             await asyncio.gather(self._timer, return_exceptions=True)
-        await self._try_to_flush()
+        await self.try_to_flush()
         if self._journal is not None:
             try:
                 self._journal.close()
@@ -251,9 +254,10 @@ class UsageRows:
     async def _later(self) -> None:
         while self._rows:
             await asyncio.sleep(self._flush_s or _AGAIN_S)
-            await self._try_to_flush()
+            await self.try_to_flush()
 
-    async def _try_to_flush(self) -> None:
+    async def try_to_flush(self) -> None:
+        """The same, and never fails."""
         try:
             await self.flush()
         except Exception as error:  # nothing may end the task that tries again
@@ -264,11 +268,23 @@ class UsageRows:
         _log.warning("usage is not kept where a crash does not reach it", rows=len(self._rows), reason=str(error))
 
 
+async def _nobody_listens(_partition: Partition) -> None: ...
+
+
 def _by_partition(rows: Iterable[UsageRow]) -> dict[Partition, list[UsageRow]]:
     found: dict[Partition, list[UsageRow]] = {}
     for row in rows:
         found.setdefault(row.partition, []).append(row)
     return found
+
+
+def _id_of(row: Consumed, at_us: int) -> str:
+    """A turn's own row is called after it, so that it is found by the turn alone."""
+    ulid = ulid_of(row.turn_id)
+    if row.purpose == "turn":
+        return ulid
+    model = hashlib.sha256((row.model_id or "").encode()).hexdigest()[:16]
+    return f"{ulid}-{row.purpose}-{model}-{at_us}"
 
 
 def day_of(at_us: int) -> str:

@@ -129,6 +129,7 @@ class KeptConversation:
             last_seq=1,
             shown_seq=1,
             waits=waits,
+            priority=new.priority,
         )
         held = HeldTurn(turn, question, self._last_position, now if waits else now + UNCLAIMED_S)
         held.records = [first_event(new)]

@@ -26,6 +26,7 @@ from serve_app.domain.turns import (
     Turn,
     TurnClaim,
 )
+from serve_app.domain.usage import Grouping, Purpose, UsageRow, UsageSums
 from serve_app.errors import NotFound
 from serve_app.storage.memory.conversation import HeldTurn, KeptConversation, with_step
 from serve_app.storage.pages import (
@@ -40,6 +41,7 @@ from serve_app.storage.pages import (
     encode_cursor,
     message_cursor,
     record_cursor,
+    sums_cursor,
     usage_cursor,
 )
 from serve_app.storage.port import MAX_PAGE
@@ -58,8 +60,11 @@ from serve_app.storage.rules import (
     turn_ended,
     turn_waits,
 )
-from serve_app.storage.transfer import UsageRow
+from serve_app.storage.usage_rows import Sums, check_grouping, days, group_of, rows_of
 from serve_app.telemetry import logger
+
+UsageKey = tuple[str, Purpose, str, int]
+"""Of a row: turn, purpose, model and instant."""
 
 
 class MemoryStore:
@@ -71,7 +76,7 @@ class MemoryStore:
         self._orders = itertools.count(1)
         self._versions = itertools.count(1)
         self._records: dict[tuple[str, str, str], Record] = {}
-        self._usage: dict[str, UsageRow] = {}
+        self._usage: dict[UsageKey, UsageRow] = {}
 
     # Conversations
 
@@ -96,7 +101,7 @@ class MemoryStore:
         def place(kept: KeptConversation) -> tuple[int, int]:
             return to_us(kept.head.updated_at.timestamp()), kept.order
 
-        found = [kept for kept in self._of(principal) if kept.head.archived == archived]
+        found = [kept for kept in self._of(principal) if kept.head.key.listed and kept.head.archived == archived]
         if after is not None:
             found = [kept for kept in found if place(kept) < (after.updated_us, after.order)]
         found.sort(key=place, reverse=True)
@@ -115,6 +120,7 @@ class MemoryStore:
         session_prompt: SessionPrompt | None = None,
         if_untitled: bool = False,
         if_match: str | None = None,
+        usage: UsageRow | None = None,
     ) -> Conversation:
         kept = self._conversation(key)
         head = kept.head
@@ -130,6 +136,8 @@ class MemoryStore:
         )
         if changed != head:
             kept.change(changed)
+        if usage is not None:
+            await self.add_usage([usage])
         return kept.head
 
     async def delete_conversation(self, key: ConversationKey) -> None:
@@ -137,7 +145,7 @@ class MemoryStore:
         del self._conversations[key]
 
     async def archive_all(self, principal: Principal) -> int:
-        found = [kept for kept in self._of(principal) if not kept.head.archived]
+        found = [kept for kept in self._of(principal) if kept.head.key.listed and not kept.head.archived]
         for kept in found:
             kept.change(replace(kept.head, archived=True))
         return len(found)
@@ -186,6 +194,8 @@ class MemoryStore:
     # The turn log
 
     async def accept_turn(self, turn: NewTurn, *, on_busy: OnBusy = "reject", max_waiting: int = 8) -> AcceptedTurn:
+        if turn.opens:
+            await self.ensure_conversation(turn.key.conversation)
         kept = self._conversation(turn.key.conversation)
         return kept.accept(turn, self._clock(), on_busy=on_busy, max_waiting=max_waiting)
 
@@ -301,16 +311,8 @@ class MemoryStore:
         )
         held.finished_at_s = now
         follower = kept.finish(held, finish.message, now)
-        at, turn = held.turn.key.conversation, held.turn
-        self._usage[turn.key.turn_id] = UsageRow(
-            tenant_id=at.tenant_id,
-            user_id=at.user_id,
-            conversation_id=at.conversation_id,
-            turn_id=turn.key.turn_id,
-            model_id=finish.model_id,
-            usage=finish.usage,
-            at=turn.finished_at or turn.created_at,
-        )
+        for row in rows_of(held.turn.key, finish, held.turn.finished_at or held.turn.created_at):
+            self._usage[_usage_key(row)] = row
         return follower
 
     async def get_turn(self, key: TurnKey) -> Turn:
@@ -388,13 +390,40 @@ class MemoryStore:
         limit = bounded_limit(limit)
         found = [
             row
-            for turn_id, row in sorted(self._usage.items())
-            if row.tenant_id == tenant_id and row.at.date() == day and (after is None or turn_id > after.row_id)
+            for key, row in sorted(self._usage.items())
+            if row.tenant_id == tenant_id and row.at.date() == day and (after is None or _row_id(key) > after.row_id)
         ]
         more = None
         if len(found) > limit:
-            more = encode_cursor(UsageCursor(day=day.isoformat(), at_us=0, row_id=found[limit - 1].turn_id))
+            more = encode_cursor(
+                UsageCursor(day=day.isoformat(), at_us=0, row_id=_row_id(_usage_key(found[limit - 1])))
+            )
         return Page(items=tuple(found[:limit]), next_cursor=more)
+
+    async def add_usage(self, rows: Sequence[UsageRow]) -> None:
+        for row in rows:
+            self._usage.setdefault(_usage_key(row), row)
+
+    async def sum_usage(
+        self,
+        tenant_id: str,
+        first: date,
+        last: date,
+        by: Grouping,
+        *,
+        user_id: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> UsageSums:
+        after = sums_cursor(cursor, by=by)
+        limit = bounded_limit(limit)
+        check_grouping(by, user_id)
+        days(first, last)
+        sums = Sums()
+        for row in self._usage.values():
+            if row.tenant_id == tenant_id and user_id in (None, row.user_id) and first <= row.at.date() <= last:
+                sums.add(group_of(row, by), int(row.purpose == "turn"), row.usage)
+        return sums.page(by, after=after, limit=limit)
 
     # Health and upkeep
 
@@ -407,6 +436,9 @@ class MemoryStore:
         due = sorted((held for held in found if held.finished_at_s <= before), key=lambda held: held.finished_at_s)
         for held in due[:limit]:
             held.records = None
+            key = held.turn.key.conversation
+            if not key.listed and all(other.records is None for other in self._conversation(key).turns.values()):
+                del self._conversations[key]
         return len(due[:limit])
 
     async def close(self) -> None:
@@ -432,6 +464,14 @@ class MemoryStore:
     def _of(self, principal: Principal) -> list[KeptConversation]:
         owner = (principal.tenant_id, principal.user_id)
         return [kept for key, kept in self._conversations.items() if (key.tenant_id, key.user_id) == owner]
+
+
+def _usage_key(row: UsageRow) -> UsageKey:
+    return row.turn_id, row.purpose, row.model_id or "", to_us(row.at.timestamp())
+
+
+def _row_id(key: UsageKey) -> str:
+    return "\n".join(map(str, key))
 
 
 _log = logger("storage")

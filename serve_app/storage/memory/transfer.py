@@ -11,10 +11,11 @@ from msgspec.structs import replace
 from serve_app.domain.conversation import Page
 from serve_app.domain.ids import ConversationKey
 from serve_app.domain.records import Record
+from serve_app.domain.usage import UsageRow
 from serve_app.errors import InvalidInput
 from serve_app.storage.memory.conversation import HeldTurn, KeptConversation
 from serve_app.storage.memory.store import MemoryStore
-from serve_app.storage.transfer import ConversationSnapshot, StoreCounts, TurnSnapshot, UsageRow, same
+from serve_app.storage.transfer import ConversationSnapshot, StoreCounts, TurnSnapshot, same
 
 T = TypeVar("T")
 
@@ -56,8 +57,7 @@ class MemoryTransfer(MemoryStore):
         return _page(list(self._usage.values()), cursor, limit)
 
     async def import_usage(self, rows: Sequence[UsageRow]) -> None:
-        for row in rows:
-            self._usage.setdefault(row.turn_id, row)
+        await self.add_usage(rows)
 
     async def scan_records(self, *, cursor: str | None = None, limit: int = 1000) -> Page[Record]:
         return _page(list(self._records.values()), cursor, limit)

@@ -28,6 +28,8 @@ from serve_app.storage.sqlite.turns import ENCODER, EVENT_COLUMNS
 def accept(connection: apsw.Connection, now: float, new: NewTurn, *, on_busy: OnBusy, max_waiting: int) -> AcceptedTurn:
     key = new.key
     at = key.conversation
+    if new.opens:
+        conversations.open_new(connection, now, at)
     head: Any = connection.execute(
         "SELECT id, last_position, active_turn_id FROM conversation "
         "WHERE tenant_id = ? AND user_id = ? AND conversation_id = ?",

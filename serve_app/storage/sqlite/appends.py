@@ -15,9 +15,10 @@ import msgspec
 
 from serve_app.domain.ids import TurnKey
 from serve_app.domain.turns import AppendReply, AppendTurn, FinishTurn, StepRecord
-from serve_app.storage.rules import MisfitError, fresh_records, to_us
-from serve_app.storage.sqlite import conversations, turns
+from serve_app.storage.rules import MisfitError, datetime_of, fresh_records, to_us
+from serve_app.storage.sqlite import conversations, turns, usage
 from serve_app.storage.sqlite.turns import ENCODER, EVENT_COLUMNS, OF_CONVERSATION, Outcome
+from serve_app.storage.usage_rows import rows_of
 from serve_app.telemetry import logger
 
 _FIND = (
@@ -166,21 +167,7 @@ def _finish(
         "version = version + 1 WHERE id = ?",
         (active_turn_id, to_us(now), conversation),
     )
-    at = share.key.conversation
-    connection.execute(
-        "INSERT INTO usage (tenant_id, user_id, conversation_id, turn_id, model_id, input_tokens, output_tokens, at_us) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            at.tenant_id,
-            at.user_id,
-            at.conversation_id,
-            share.key.turn_id,
-            finish.model_id,
-            finish.usage.input_tokens,
-            finish.usage.output_tokens,
-            to_us(now),
-        ),
-    )
+    usage.put(connection, rows_of(share.key, finish, datetime_of(to_us(now))))
     return follower
 
 

@@ -13,6 +13,7 @@ import msgspec
 from serve_app.domain.conversation import Conversation, Message, Page, Reaction, SessionPrompt
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import ConversationKey
+from serve_app.domain.usage import UsageRow
 from serve_app.storage.pages import (
     PAGE_BYTES,
     ConversationCursor,
@@ -20,6 +21,7 @@ from serve_app.storage.pages import (
     encode_cursor,
 )
 from serve_app.storage.rules import datetime_of, no_conversation, no_message, stale_etag, to_us
+from serve_app.storage.sqlite import usage
 
 _ENCODER = msgspec.json.Encoder()
 _MESSAGE: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
@@ -32,6 +34,8 @@ _SHOWN = (
     "SELECT reaction, body, NULL FROM message INDEXED BY message_shown WHERE conversation = ? AND replaced_by IS NULL "
 )
 """By the index of those shown, however many have been replaced; NULL, as the column lies behind the body and costs a walk."""
+UNLISTED = 2
+"""Stands in the column ``archived`` of a conversation that no list shows."""
 _CHUNK = 1_000
 """Most rows that one statement over all conversations of a user changes."""
 
@@ -67,11 +71,22 @@ def ensure(connection: apsw.Connection, now: float, key: ConversationKey) -> Con
     found = find(connection, key)
     if found is not None:
         return found
-    connection.execute(
-        "INSERT INTO conversation (tenant_id, user_id, conversation_id, created_us, updated_us) VALUES (?, ?, ?, ?, ?)",
-        (key.tenant_id, key.user_id, key.conversation_id, to_us(now), to_us(now)),
-    )
+    open_new(connection, now, key)
     return get(connection, key)
+
+
+def open_new(connection: apsw.Connection, now: float, key: ConversationKey) -> None:
+    """Makes the conversation if there is none."""
+    connection.execute(
+        "INSERT OR IGNORE INTO conversation (tenant_id, user_id, conversation_id, archived, created_us, updated_us) "
+        "VALUES (?, ?, ?, ?, ?, ?)",
+        (key.tenant_id, key.user_id, key.conversation_id, shelf(key, archived=False), to_us(now), to_us(now)),
+    )
+
+
+def shelf(key: ConversationKey, *, archived: bool) -> int:
+    """Which list shows a conversation, as the column ``archived`` has it."""
+    return int(archived) if key.listed else UNLISTED
 
 
 def page(
@@ -104,7 +119,7 @@ def page(
 
 def update(
     connection: apsw.Connection,
-    _now: float,
+    now: float,
     key: ConversationKey,
     *,
     title: str | None,
@@ -112,11 +127,14 @@ def update(
     session_prompt: SessionPrompt | None,
     if_untitled: bool,
     if_match: str | None,
+    consumed: UsageRow | None = None,
 ) -> Conversation:
     # a new title is no activity: the place in the listing stays
     head = get(connection, key)
     if if_match is not None and if_match != head.etag:
         raise stale_etag()
+    if consumed is not None:
+        usage.add(connection, now, [consumed])
     if if_untitled and head.title is not None:
         title = None
     if title is None:
@@ -131,7 +149,7 @@ def update(
         return head
     connection.execute(
         "UPDATE conversation SET title = ?, archived = ?, version = version + 1 WHERE id = ?",
-        (title, int(archived), row),
+        (title, shelf(key, archived=archived), row),
     )
     return get(connection, key)
 
@@ -284,7 +302,7 @@ def _conversation(tenant_id: str, user_id: str, row: Any, prompt: bytes | None) 
     return Conversation(
         key=ConversationKey(tenant_id=tenant_id, user_id=user_id, conversation_id=row[1]),
         title=row[2],
-        archived=bool(row[3]),
+        archived=row[3] == 1,
         message_count=row[4],
         active_turn_id=row[5],
         # The number in front keeps an etag from fitting a conversation made anew under the same id.

@@ -12,7 +12,7 @@ import apsw
 
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import ConversationKey
-from serve_app.storage.sqlite.conversations import conversation_row
+from serve_app.storage.sqlite.conversations import UNLISTED, conversation_row
 
 PIECE_ROWS = 5_000
 """About how many rows one operation removes: some ten milliseconds."""
@@ -98,6 +98,12 @@ def prune_some(connection: apsw.Connection, now: float, *, older_than_s: float, 
         connection.execute("DELETE FROM event WHERE turn = ?", (turn,))
         budget -= connection.changes()
         connection.execute("UPDATE turn SET pruned = 1 WHERE id = ?", (turn,))
+        # A request of a program goes as a whole, unless another attempt at it is still wanted.
+        connection.execute(
+            _HIDE + "WHERE id = (SELECT conversation FROM turn WHERE id = ?1) AND archived = ?2 AND NOT EXISTS "  # noqa: S608
+            "(SELECT 1 FROM turn t WHERE t.conversation = conversation.id AND t.pruned = 0)",
+            (turn, UNLISTED),
+        )
         pruned += 1
         if budget <= 0:
             break

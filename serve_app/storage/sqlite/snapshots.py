@@ -101,7 +101,7 @@ def restore(connection: apsw.Connection, now: float, snapshot: ConversationSnaps
             key.user_id,
             key.conversation_id,
             head.title,
-            int(head.archived),
+            conversations.shelf(key, archived=head.archived),
             head.message_count,
             head.active_turn_id,
             version,
@@ -186,4 +186,5 @@ def _input(turn: Turn) -> NewTurn:
         request_id=turn.request_id,
         client_message_id=turn.client_message_id,
         replaces=turn.replaces,
+        priority=turn.priority,
     )

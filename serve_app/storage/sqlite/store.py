@@ -27,6 +27,7 @@ from serve_app.domain.turns import (
     Turn,
     TurnClaim,
 )
+from serve_app.domain.usage import Grouping, UsageRow, UsageSums
 from serve_app.settings import StoreSettings
 from serve_app.storage.pages import (
     MAX_EVENTS,
@@ -35,6 +36,7 @@ from serve_app.storage.pages import (
     invalid_cursor,
     message_cursor,
     record_cursor,
+    sums_cursor,
     usage_cursor,
 )
 from serve_app.storage.port import MAX_PAGE
@@ -44,7 +46,6 @@ from serve_app.storage.sqlite.connection import open_writer
 from serve_app.storage.sqlite.folder import DATABASE, FolderLock, unusable
 from serve_app.storage.sqlite.reader import Readers
 from serve_app.storage.sqlite.writer import Clock, Writer
-from serve_app.storage.transfer import UsageRow
 from serve_app.telemetry import logger
 
 LOCK_WAIT_S = 15.0
@@ -121,6 +122,7 @@ class SqliteStore:
         session_prompt: SessionPrompt | None = None,
         if_untitled: bool = False,
         if_match: str | None = None,
+        usage: UsageRow | None = None,
     ) -> Conversation:
         return await self._writer.run(
             conversations.update,
@@ -130,6 +132,7 @@ class SqliteStore:
             session_prompt=session_prompt,
             if_untitled=if_untitled,
             if_match=if_match,
+            consumed=usage,
         )
 
     async def delete_conversation(self, key: ConversationKey) -> None:
@@ -247,6 +250,26 @@ class SqliteStore:
         if after is not None and not re.fullmatch(r"[0-9]{1,18}", after.row_id):
             raise invalid_cursor()
         return await self._readers.run(usage.page, tenant_id, day, after=after, limit=bounded_limit(limit))
+
+    async def add_usage(self, rows: Sequence[UsageRow]) -> None:
+        await self._writer.run(usage.add, rows)
+
+    async def sum_usage(
+        self,
+        tenant_id: str,
+        first: date,
+        last: date,
+        by: Grouping,
+        *,
+        user_id: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> UsageSums:
+        after = sums_cursor(cursor, by=by)
+        limit = bounded_limit(limit)
+        return await self._readers.run(
+            usage.sums, tenant_id, first, last, by, user_id=user_id, after=after, limit=limit
+        )
 
     # Health and upkeep
 

@@ -12,16 +12,16 @@ import apsw
 from serve_app.domain.conversation import Page
 from serve_app.domain.ids import ConversationKey
 from serve_app.domain.records import Record
+from serve_app.domain.usage import UsageRow
 from serve_app.errors import InvalidInput
 from serve_app.settings import StoreSettings
-from serve_app.storage.rules import to_us
-from serve_app.storage.sqlite import records, snapshots
+from serve_app.storage.sqlite import records, snapshots, usage
 from serve_app.storage.sqlite.connection import as_parley_error, open_reader
 from serve_app.storage.sqlite.folder import DATABASE
 from serve_app.storage.sqlite.store import LOCK_WAIT_S, SqliteStore
 from serve_app.storage.sqlite.usage import COLUMNS, usage_row
 from serve_app.storage.sqlite.writer import Clock
-from serve_app.storage.transfer import ConversationSnapshot, StoreCounts, UsageRow
+from serve_app.storage.transfer import ConversationSnapshot, StoreCounts
 
 _MOST = 2**62
 
@@ -53,7 +53,7 @@ class SqliteTransfer(SqliteStore):
         return await self._readers.run(_scan_usage, _after(cursor), limit)
 
     async def import_usage(self, rows: Sequence[UsageRow]) -> None:
-        await self._writer.run(_import_usage, rows)
+        await self._writer.run(usage.add, rows)
 
     async def scan_records(self, *, cursor: str | None = None, limit: int = 1000) -> Page[Record]:
         return await self._readers.run(_scan_records, _after(cursor), limit)
@@ -103,28 +103,6 @@ def _scan_records(connection: apsw.Connection, after: int, limit: int) -> Page[R
 
 def _more(rows: Sequence[Any], limit: int) -> str | None:
     return str(rows[limit - 1][0]) if len(rows) > limit else None
-
-
-def _import_usage(connection: apsw.Connection, _now: float, rows: Sequence[UsageRow]) -> None:
-    # By the tenant and the instant first: that is what there is an index of.
-    connection.executemany(
-        "INSERT INTO usage (tenant_id, user_id, conversation_id, turn_id, model_id, input_tokens, output_tokens, at_us) "
-        "SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 "
-        "WHERE NOT EXISTS (SELECT 1 FROM usage WHERE tenant_id = ?1 AND at_us = ?8 AND turn_id = ?4)",
-        [
-            (
-                row.tenant_id,
-                row.user_id,
-                row.conversation_id,
-                row.turn_id,
-                row.model_id,
-                row.usage.input_tokens,
-                row.usage.output_tokens,
-                to_us(row.at.timestamp()),
-            )
-            for row in rows
-        ],
-    )
 
 
 def _import_records(connection: apsw.Connection, now: float, given: Sequence[Record]) -> None:

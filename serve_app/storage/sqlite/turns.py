@@ -265,4 +265,5 @@ def turn_of(connection: apsw.Connection, row: TurnRow) -> Turn:
         usage=usage,
         finished_at=None if row.finished_us is None else datetime_of(row.finished_us),
         timings_ms={} if outcome is None else outcome.timings_ms,
+        priority=accepted.priority,
     )

@@ -50,6 +50,23 @@ def test_a_redis_that_answers_is_well_and_one_that_does_not_is_looked_at(
     assert found["message"].endswith(" Without it everything is read from the store.")
 
 
+def test_a_redis_for_answers_is_looked_at_too(
+    run: Run, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARLEY_ANSWER_CACHE__BACKEND", "memory")
+    found = cache_finding(run)
+    assert found is not None
+    assert found["message"] == "In memory of each ModelGateway replica."
+    monkeypatch.setenv("PARLEY_ANSWER_CACHE__BACKEND", "redis")
+    monkeypatch.setenv("PARLEY_CACHE__TIMEOUT_S", "5")
+    monkeypatch.setenv("REDIS_URL", redis_server.url)
+    redis_server.stop()
+    found = cache_finding(run)
+    assert found is not None
+    assert found["state"] == "warning"
+    assert found["message"].endswith(" Without it every question is asked.")
+
+
 def test_a_redis_without_an_address_is_a_problem(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARLEY_CACHE__BACKEND", "redis")
     monkeypatch.delenv("REDIS_URL", raising=False)

@@ -12,8 +12,9 @@ import pytest
 
 from serve_app.cli import store_sides
 from serve_app.domain.records import Record
+from serve_app.domain.usage import UsageRow
 from serve_app.storage.sqlite.transfer import SqliteTransfer
-from serve_app.storage.transfer import ConversationSnapshot, StoreCounts, UsageRow
+from serve_app.storage.transfer import ConversationSnapshot, StoreCounts
 from tests.contract.store_inputs import (
     ANNA,
     PROMPT,

@@ -126,6 +126,14 @@ def _held() -> list[Item]:
     return [*text("The beginning of a long answer."), Gate(), *text(" And its end.")]
 
 
+def _thinking() -> list[Item]:
+    thoughts: list[Item] = [
+        {"type": "reasoning.delta", "delta": "They want a number. "},
+        {"type": "reasoning.delta", "delta": "Two and <b>two</b>…"},
+    ]
+    return [*thoughts, *text("It is **four**.")]
+
+
 def _failing_tool() -> list[Item]:
     started, finished = tool("a", "crm.find_account", {"name": "Nobody"}, "There is no account named Nobody.", ok=False)
     return [started, finished, *text("I could not find it.")]
@@ -187,6 +195,7 @@ _SCRIPTS = {
     "start over late": _reset_late,
     "start over": _reset,
     "break off": _failure,
+    "think": _thinking,
     "cut twice": _cut_twice,
     "cut": _cut,
     "attack": _hostile,

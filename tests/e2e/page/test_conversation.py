@@ -45,6 +45,21 @@ async def test_a_question_is_answered_with_tool_calls_and_rendered_markdown(chat
     assert order == ["answer-text", "tool-call", "tool-call", "answer-text"]
 
 
+async def test_thoughts_are_folded_and_no_part_of_the_answer(chat: ChatPage) -> None:
+    await chat.sign_in()
+    await chat.ask("think about it")
+    answer = await chat.answered()
+    thoughts = answer.get_by_test_id("thoughts")
+    await expect(thoughts).to_have_count(1)
+    await expect(thoughts.locator("p")).to_be_hidden()
+    await expect(answer.get_by_test_id("answer-text")).to_have_text("It is four.")
+    await thoughts.locator("summary").click()
+    await expect(thoughts.locator("p")).to_be_visible()
+    await expect(thoughts.locator("p")).to_have_text("They want a number. Two and <b>two</b>…")
+    order = await answer.locator(".answer-body > *").evaluate_all("all => all.map((e) => e.dataset.testid)")
+    assert order == ["thoughts", "answer-text"]
+
+
 async def test_text_and_running_tools_show_before_the_answer_is_complete(chat: ChatPage, backend: FakeBackend) -> None:
     await chat.sign_in()
     await chat.ask("hold it")

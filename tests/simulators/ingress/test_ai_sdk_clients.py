@@ -19,14 +19,15 @@ from serve_app.domain.events import EventRecord
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import ConversationKey, TurnKey
 from serve_app.settings import Settings
-from serve_app.turns.port import Title
-from serve_app.wire.ai_sdk import Approvals
+from serve_app.turns.port import Notice, Title
+from serve_app.wire.ai_sdk import Approvals, UiMessageStream
 from tests.peers import REQUIRE, node
 from tests.simulators.ingress.conftest import Server, serving
 from tests.unit.ingress.obeying import obeying, tools
 from tests.unit.ingress.stages import answered, make_stages, text, tool_finished, tool_started
 from tests.unit.ingress.whole import real_turns
 from tests.unit.wire.turn_logs import (
+    TURN,
     answer,
     batches,
     cancelled,
@@ -115,6 +116,18 @@ def test_every_kind_of_turn_is_read_without_a_complaint(version: str, command: l
     void = next(part for part in again["message"]["parts"] if part["type"] == "data-step-reset")
     assert void["data"] == {"step": 0, "textIds": ["text-1"]}
     assert again["message"]["parts"][-1]["text"] == "Hello"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_warning_is_read_and_is_no_part_of_the_message(version: str, command: list[str]) -> None:
+    stream = UiMessageStream("conv-1", TURN, "small")
+    log = log_of(started(), delta("Hello"), answer("Hello"))
+    out = stream.encode([*log[:2], Notice(message="'large' is away."), log[2]]) + stream.close()
+    (reading,) = read(command, version, out)
+    assert reading["invalid"] == []
+    assert "data-warning" in reading["types"]
+    assert all(part["type"] != "data-warning" for part in reading["message"]["parts"])
+    assert "".join(part["text"] for part in reading["message"]["parts"] if part["type"] == "text") == "Hello"
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,9 +16,10 @@ import uvicorn
 from typer.testing import CliRunner, Result
 
 from serve_app.cli.admin_api import TOKEN_VARIABLE, names, shown
-from serve_app.cli.admin_usage import added_up
+from serve_app.cli.admin_usage import COLUMNS, By, shown_sums
 from serve_app.cli.main import app
 from serve_app.domain.identity import Identity, Principal
+from serve_app.domain.usage import Usage, UsageRow
 from serve_app.errors import NotPermitted
 from serve_app.keys.ring import KeyRing
 from serve_app.settings import LogSettings
@@ -59,6 +61,20 @@ class Served:
         assert self._loop is not None
         given = Identity(issuer="https://idp", expires_at=2e9, **identity)
         return asyncio.run_coroutine_threadsafe(self.bench.access.resolve(given), self._loop).result(START_S)
+
+    def consumed(self, tenant_id: str, user_id: str, model_id: str, usage: Usage) -> None:
+        row = UsageRow(
+            tenant_id=tenant_id,
+            user_id=user_id,
+            conversation_id="c1",
+            turn_id="c1.01JC0000000000000000000001",
+            model_id=model_id,
+            usage=usage,
+            at=datetime.now(UTC),
+            purpose="title",
+        )
+        assert self._loop is not None
+        asyncio.run_coroutine_threadsafe(self.bench.stages.store.add_usage([row]), self._loop).result(START_S)
 
 
 @pytest.fixture
@@ -209,14 +225,29 @@ def test_values_are_shown_on_one_line_and_cannot_move_the_cursor(value: Any, tex
 def test_usage_is_added_up_the_largest_first(admin: Run) -> None:
     ok(admin("tenant", "create", "contoso"))
     assert "Nothing yet." in ok(admin("usage", "--tenant", "contoso", "--day", "2026-11-02", "--by", "model"))
-    rows = [
-        {"user_id": who, "input_tokens": spent, "output_tokens": 1} for who, spent in (("a", 1), ("b", 9), ("a", 2))
+    found = [
+        {
+            "group": who,
+            "turns": 1,
+            "input_tokens": tokens,
+            "cached_input_tokens": 0,
+            "output_tokens": 1,
+            "cost_usd": cost,
+        }
+        for who, tokens, cost in (("a", 1, 0.0), ("b", 9, 0.0), (None, 2, 0.5))
     ]
-    assert added_up(rows, "user_id") == [
-        {"who": "b", "turns": 1, "input_tokens": 9, "output_tokens": 1},
-        {"who": "a", "turns": 2, "input_tokens": 3, "output_tokens": 2},
-    ]
-    assert added_up(rows, "model_id") == [{"who": "-", "turns": 3, "input_tokens": 12, "output_tokens": 3}]
+    assert [row["who"] for row in shown_sums(found, By.user)] == ["-", "b", "a"]
+    assert [row["who"] for row in shown_sums(found, By.day)] == ["a", "b", "-"]
+
+
+def test_usage_shows_tokens_and_cost(admin: Run, served: Served) -> None:
+    ok(admin("tenant", "create", "contoso"))
+    spent = Usage(input_tokens=12, output_tokens=3, cached_input_tokens=4, cost_microusd=1_500)
+    served.consumed("contoso", "ana", "m1", spent)
+    shown_ = ok(admin("usage", "--tenant", "contoso", "--by", "model"))
+    assert shown_.split() == [*COLUMNS, "m1", "0", "12", "4", "3", "0.0015"]
+    rows = json.loads(ok(admin("--json", "usage", "--tenant", "contoso", "--from", "2026-01-01", "--to", "2026-01-31")))
+    assert rows == []
 
 
 def test_names_are_split_by_commas() -> None:

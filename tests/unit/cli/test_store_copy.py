@@ -12,9 +12,10 @@ from serve_app.cli import store_copy
 from serve_app.cli.store_copy import AT_ONCE, CopyState, Phase, StateFile, StoreCopy
 from serve_app.domain.conversation import Page
 from serve_app.domain.ids import ConversationKey
+from serve_app.domain.usage import UsageRow
 from serve_app.errors import ConfigError, Conflict, Internal, NotFound, Overloaded, ParleyError
 from serve_app.storage.memory.transfer import MemoryTransfer
-from serve_app.storage.transfer import ConversationSnapshot, StoreCounts, UsageRow
+from serve_app.storage.transfer import ConversationSnapshot, StoreCounts
 from tests.contract.store_inputs import completed, conversation_key
 
 HERE = ("SQLite in /data", "Cosmos DB parley")

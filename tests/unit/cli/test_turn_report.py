@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from serve_app.cli.turn_report import Failure, TurnReport, duration, read_report, remarks
+from serve_app.cli.turn_report import Failure, TurnReport, dollars, duration, read_report, remarks
 from serve_app.cli.turn_table import print_turn
 from serve_app.errors import UpstreamFailed
 
@@ -134,6 +134,35 @@ def test_steps_calls_and_stages_are_shown_with_their_times() -> None:
     assert ["the", "rest", "1.0", "s", "█" * 10] in words
     assert ["in", "all", "3.2", "s"] in words
     assert "\x1b" not in shown
+
+
+def test_what_each_step_and_the_turn_cost_is_shown() -> None:
+    spent = {"input_tokens": 400, "cached_input_tokens": 300, "output_tokens": 10, "reasoning_tokens": 4}
+    turn = report(
+        usage=spent | {"cost_usd": 0.00127, "estimated": True},
+        steps=[
+            STEP | {"usage": spent | {"cost_usd": 0.00127}},
+            STEP | {"step": 1, "usage": {"input_tokens": 0, "output_tokens": 0}, "provider": "cache"},
+        ],
+    )
+    shown = printed(turn)
+    words = [line.split() for line in shown.splitlines()]
+    assert [
+        "tokens",
+        *["400", "in", "(300", "cached),", "10", "out", "(4", "thinking),", "partly", "estimated"],
+    ] in words
+    assert ["cost", "$0.0013"] in words
+    assert "400 tokens in, 10 out, $0.0013" in shown
+    assert "from the cache of answers" in shown
+    assert "cost" not in printed(report(steps=[STEP]))
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown"),
+    [(1234.5, "$1,234.50"), (1.0, "$1.00"), (0.12345, "$0.12"), (0.00127, "$0.0013"), (0.0000213, "$0.000021")],
+)
+def test_an_amount_has_the_digits_that_say_something(amount: float, shown: str) -> None:
+    assert dollars(amount) == shown
 
 
 @pytest.mark.parametrize("width", [40, 80])

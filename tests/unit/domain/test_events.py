@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from serve_app.domain.events import (
     ChatResponse,
     EventRecord,
+    ReasoningDelta,
     StepReset,
     TextDelta,
     ToolApproval,
@@ -23,7 +24,7 @@ from serve_app.domain.events import (
     TurnFailed,
     TurnStarted,
 )
-from serve_app.domain.usage import Usage
+from serve_app.domain.usage import TokenCounts, Usage
 from serve_app.turns.port import TailEnd, TailItem, Title
 
 TURN = "c1.01ARZ3NDEKTSV4RRFFQ69G5FAV"
@@ -37,6 +38,10 @@ EVENTS: list[tuple[TurnEvent, dict[str, Any]]] = [
     (
         TextDelta(turn_id=TURN, seq=2, delta='Grüße "you"\n'),
         {"type": "text.delta", "turn_id": TURN, "seq": 2, "delta": 'Grüße "you"\n'},
+    ),
+    (
+        ReasoningDelta(turn_id=TURN, seq=2, delta="Let me see …"),
+        {"type": "reasoning.delta", "turn_id": TURN, "seq": 2, "delta": "Let me see …"},
     ),
     (
         ToolApproval(
@@ -91,7 +96,7 @@ EVENTS: list[tuple[TurnEvent, dict[str, Any]]] = [
             message_id="m",
             response="Hi",
             tool_feedback=(FEEDBACK,),
-            usage=Usage(input_tokens=3, output_tokens=4),
+            usage=TokenCounts(input_tokens=3, output_tokens=4),
         ),
         {
             "type": "chat_response",

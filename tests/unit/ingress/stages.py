@@ -27,7 +27,7 @@ from serve_app.domain.ids import TurnKey
 from serve_app.domain.prompts import Prompt, PromptRequest
 from serve_app.domain.tools import ToolCall, ToolResult, ToolServerState, ToolSet, ToolSpec
 from serve_app.domain.turns import AppendTurn, FinishTurn, Owner, TurnState
-from serve_app.domain.usage import Usage
+from serve_app.domain.usage import TokenCounts, Usage
 from serve_app.errors import NotFound, ParleyError, StageUnavailable
 from serve_app.files.filesystem import FilesystemFiles
 from serve_app.identity.development import DevelopmentAuthenticator
@@ -71,7 +71,7 @@ def answered(response: str, finish_reason: str = "stop") -> Event:
         seq=seq,
         message_id=f"msg_{turn_id.rpartition('.')[2]}_a",
         response=response,
-        usage=Usage(input_tokens=5, output_tokens=2),
+        usage=TokenCounts(input_tokens=5, output_tokens=2),
         finish_reason=finish_reason,
     )
 
@@ -288,6 +288,9 @@ class StubPrompts:
             fingerprint=",".join((*request.principal.roles, *(tool.name for tool in request.tools))),
         )
         return Prompt(messages=(), session_prompt=made)
+
+    async def names(self, principal: Principal) -> tuple[str, ...]:
+        return ("assistant", "sales-coach") if "sales" in principal.roles else ("assistant",)
 
     async def title(self, content: str) -> Prompt:
         raise AssertionError("ingress never asks for titles")

@@ -39,6 +39,7 @@ ROUTES: list[tuple[str, str, Any]] = [
     ("POST", "/api/admin/provider-keys/rotate", None),
     ("GET", "/api/admin/audit?tenant_id={tenant}", None),
     ("GET", "/api/admin/usage?tenant_id={tenant}", None),
+    ("GET", "/api/admin/usage/sums?tenant_id={tenant}", None),
     ("POST", "/api/admin/users/ana/reset?tenant_id={tenant}", {}),
 ]
 PLATFORM_ONLY = {("DELETE", "/api/admin/tenants/{tenant}")}

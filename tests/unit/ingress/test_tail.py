@@ -240,6 +240,7 @@ async def test_a_slow_reader_is_dropped_to_its_cursor_and_reads_on() -> None:
     follower = Follower(live, max_items=10)
     for record in records[1:]:
         live.send(record)
+    assert follower._task is not None
     await asyncio.wait_for(follower._task, 5)
     assert live.closed, "nobody holds the tail while its reader is behind"
     assert len(await follower.take(0) or []) <= 11

@@ -88,3 +88,21 @@ async def test_stopping_over_http_ends_the_turn_a_websocket_watches(whole: Whole
     assert stopped.json() == {"turn_id": last["turn_id"]}
     assert last["response"] == "one "
     await asyncio.wait_for(whole.models.cancelled.wait(), 10)
+
+
+async def test_a_warning_is_told_on_every_transport_and_kept_with_its_step(whole: Whole) -> None:
+    said = "'large' is away; 'small' answered."
+    whole.models.replies = [Reply(pieces=("Yes.",), warning=said)]
+    reply = await whole.client.request("POST", "/api/chat", asking("Which?"))
+    warning = {"type": "data-warning", "data": {"message": said}, "transient": True}
+    assert warning in chunks(reply)
+    assert chunks(reply)[-1] == {"type": "finish", "finishReason": "stop"}
+    turn = (await whole.client.request("GET", f"/api/turns/{reply.headers['x-turn-id']}")).json()
+    assert turn["steps"][0]["warning"] == said
+    async with whole.client.socket() as socket:
+        await socket.accepted()
+        await socket.open_session("warned")
+        socket.send(type="query", content="Which?")
+        frames = await socket.frames_until("chat_response")
+    turn_id = frames[0]["turn_id"]
+    assert {"type": "warning", "turn_id": turn_id, "message": said} in frames

@@ -218,6 +218,9 @@ async def test_the_text_of_a_turn_cancelled_between_owners_is_what_its_clients_a
     whole(events)
     assert (events[-1]["type"], events[-1]["response"]) == ("turn.cancelled", "Hel")
     assert shown_text(events) == "Hel"
+    usage = (await store.get_turn(key)).usage
+    assert (usage.output_tokens, usage.estimated) == (1, True), "what another owner had shown was consumed, too"
+    assert usage.input_tokens > 0
 
 
 async def test_what_is_shown_while_an_append_takes_long_has_no_gap() -> None:

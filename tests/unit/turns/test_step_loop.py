@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from serve_app.domain.conversation import TextPart, ToolCallPart, ToolResultPart
 from serve_app.domain.events import EventRecord
+from serve_app.domain.generation import Thought
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import ConversationKey, TurnKey
 from serve_app.domain.prompts import Prompt, PromptRequest
@@ -165,6 +166,31 @@ async def test_a_call_that_breaks_off_is_voided_and_made_again() -> None:
         await b.run(key)
         events = await b.events(key)
         assert types(events) == ["turn.started", "text.delta", "step.reset", "text.delta", "chat_response"]
+        assert events[-1]["response"] == "A whole answer."
+
+
+async def test_thoughts_are_shown_and_no_part_of_the_answer() -> None:
+    async with bench(ScriptedModels(Reply(pieces=(Thought("Let me see."), "It is ", "four.")))) as b:
+        key = await b.accept()
+        await b.run(key)
+        events = await b.events(key)
+        assert types(events)[1] == "reasoning.delta"
+        assert "".join(event["delta"] for event in events if event["type"] == "reasoning.delta") == "Let me see."
+        assert "".join(event["delta"] for event in events if event["type"] == "text.delta") == "It is four."
+        assert events[-1]["response"] == "It is four."
+        messages = (await b.store.list_messages(key.conversation)).items
+        assert messages[-1].text == "It is four."
+
+
+async def test_a_call_that_breaks_off_among_its_thoughts_is_voided_and_made_again() -> None:
+    models = ScriptedModels(
+        Reply(pieces=(Thought("Let me"),), error=UpstreamFailed("dropped")), Reply(pieces=("A whole answer.",))
+    )
+    async with bench(models) as b:
+        key = await b.accept()
+        await b.run(key)
+        events = await b.events(key)
+        assert types(events) == ["turn.started", "reasoning.delta", "step.reset", "text.delta", "chat_response"]
         assert events[-1]["response"] == "A whole answer."
 
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.domain.conversation import Message
-from serve_app.domain.events import ChatResponse, EventRecord, StepReset, TextDelta, ToolStarted
-from serve_app.domain.generation import Generation
+from serve_app.domain.events import ChatResponse, EventRecord, ReasoningDelta, StepReset, TextDelta, ToolStarted
+from serve_app.domain.generation import Generation, Thought
 from serve_app.domain.ids import ConversationKey, TurnKey
 from serve_app.domain.turns import AppendReply, AppendTurn, FinishTurn, Query, Turn
 from serve_app.domain.usage import Usage
@@ -154,6 +154,21 @@ async def test_text_that_gathered_is_one_delta_before_the_event_that_follows_it(
     assert [record.event() for record in written.stored] == [
         TextDelta(turn_id=KEY.turn_id, seq=5, delta="One two three"),
         StepReset(turn_id=KEY.turn_id, seq=6, step=0),
+    ]
+
+
+async def test_thoughts_are_events_of_their_own_in_their_place() -> None:
+    written = Written(last_seq=4)
+    written.log.text([Thought("Let "), Thought("me see"), "Two", " and "])
+    written.log.text(["two", Thought("?"), ""])
+    written.log.emit(StepReset, step=0)
+    written.take()
+    written.settle()
+    assert [record.event() for record in written.stored] == [
+        ReasoningDelta(turn_id=KEY.turn_id, seq=5, delta="Let me see"),
+        TextDelta(turn_id=KEY.turn_id, seq=6, delta="Two and two"),
+        ReasoningDelta(turn_id=KEY.turn_id, seq=7, delta="?"),
+        StepReset(turn_id=KEY.turn_id, seq=8, step=0),
     ]
 
 

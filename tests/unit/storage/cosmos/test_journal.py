@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from serve_app.domain.usage import Usage
+from serve_app.domain.usage import UsageRow as Consumed
 from serve_app.storage.cosmos import usage
 from serve_app.storage.cosmos.client import Connection
 from serve_app.storage.cosmos.journal import FileJournal
@@ -19,16 +21,16 @@ from serve_app.storage.cosmos.usage import UsageRow, UsageRows
 
 
 def row(number: int) -> UsageRow:
-    return UsageRow.made(
+    consumed = Consumed(
         tenant_id="acme",
         user_id="anna",
         conversation_id="c1",
         turn_id=f"c1.01A{number}",
         model_id="m1",
-        usage=Usage(input_tokens=number, output_tokens=1),
-        at_us=1_700_000_000_000_000,
-        request_charge=1.5,
+        usage=Usage(input_tokens=number, output_tokens=1, cost_microusd=7, estimated=True),
+        at=datetime.fromtimestamp(1_700_000_000, UTC),
     )
+    return UsageRow.of(consumed, request_charge=1.5)
 
 
 def left_by_the_dead(journal: FileJournal) -> None:
@@ -114,11 +116,11 @@ class Rows:
 async def test_a_journal_that_cannot_be_written_fails_nobody_and_the_rows_are_written(flush_s: float) -> None:
     there = Rows()
     rows = UsageRows(cast(Connection, there), flush_s=flush_s, journal=Full())
-    await rows.add(row(1))
+    await rows.add([row(1)])
     async with asyncio.timeout(10):
         await there.wrote.wait()
         there.wrote.clear()
-        await rows.add(row(2))
+        await rows.add([row(2)])
         await there.wrote.wait()
     await rows.flush()
     await rows.close()
@@ -132,7 +134,7 @@ async def test_rows_that_were_refused_are_written_without_another_coming(
     monkeypatch.setattr(usage, "_AGAIN_S", 0.01)
     there = Rows(refusals=3)
     rows = UsageRows(cast(Connection, there), flush_s=flush_s)
-    await rows.add(row(1))
+    await rows.add([row(1)])
     async with asyncio.timeout(10):
         await there.wrote.wait()
     assert there.written == [row(1).id]
