@@ -134,7 +134,7 @@ class TurnSettings(_Group):
     """How often a silent turn renews its lease, and hears that it is to stop."""
     sweep_s: PositiveFloat = 5.0
     """How often a Turns replica looks for turns that lost their owner."""
-    flush_ms: Annotated[int, Field(ge=0, le=1000)] = 15
+    flush_ms: Annotated[int, Field(ge=0, le=1000)] = 25
     """Time between two appends of one replica, half of it where the one before was late; the first delta of a step never
     waits for it."""
     durability: Literal["sync", "async", "exit"] = "sync"
@@ -206,6 +206,21 @@ class CacheSettings(_Group):
     """How long Redis may take to answer before the store is asked instead."""
 
 
+class AnswerCacheSettings(_Group):
+    backend: Literal["off", "memory", "redis"] = "off"
+    """Answers given again to the very same question. ``memory``: in each ModelGateway replica. ``redis``: shared, at
+    ``REDIS_URL``.
+    """
+    ttl_s: PositiveFloat = 3_600.0
+    """How long an answer is given again."""
+    max_bytes: PositiveInt = 67_108_864
+    """Answers kept in memory, all together; the one unused for longest goes first. In Redis ``maxmemory`` is what bounds them."""
+    max_entry_bytes: PositiveInt = 262_144
+    """A longer answer is not kept."""
+    any_temperature: bool = False
+    """Keep also answers that were not asked for at temperature 0, which a model would word differently each time."""
+
+
 class FileSettings(_Group):
     max_bytes: PositiveInt = 20_971_520
     """Largest upload."""
@@ -232,7 +247,7 @@ class ChannelSettings(_Group):
     """Address each replica's channel listens on. ``node``: the address of the replica's own node, for clusters."""
     advertise_host: str | None = None
     """Address other replicas reach it at, if not the one it listens on."""
-    tick_ms: Annotated[int, Field(ge=0, le=1000)] = 15
+    tick_ms: Annotated[int, Field(ge=0, le=1000)] = 25
     """Shortest time between two frames to one peer; the first piece of a stream never waits for it."""
     high_water_frames: PositiveInt = 1_000
     """Frames waiting for one peer before more are dropped; what follows them goes on from the log."""
@@ -247,6 +262,8 @@ class LimitSettings(_Group):
     """Largest HTTP body."""
     chat_body_bytes: PositiveInt = 16_777_216
     """Largest body of ``POST /api/chat``: the AI SDK sends the whole conversation each time, tool results included."""
+    v1_body_bytes: PositiveInt = 4_194_304
+    """Largest body of the OpenAI-compatible routes, all of which is kept with its turn."""
     query_chars: PositiveInt = 32_000
     """Longest message of a user."""
     ws_frame_bytes: PositiveInt = 65_536
@@ -278,7 +295,7 @@ class LimitSettings(_Group):
     user_concurrent_turns: PositiveInt | None = None
     """Turns of a user that have not ended."""
     user_tokens_per_minute: PositiveInt | None = None
-    """Tokens of a user's turns, both ways; a turn's are counted when it has ended, and the next one waits for them."""
+    """Tokens of a user's turns, both ways, in any sixty seconds; one that runs counts with what the user's turns use."""
     tenant_requests_per_minute: PositiveInt | None = None
     """Requests and WebSocket messages of all users of a tenant."""
     tenant_concurrent_turns: PositiveInt | None = None
@@ -335,7 +352,7 @@ class LogSettings(_Group):
 
 STORE_DEFAULTS: dict[str, dict[str, Any]] = {
     "azure": {
-        "turn": {"durability": "async", "commit_s": 5.0, "lease_s": 15.0, "renew_s": 5.0, "flush_ms": 25},
+        "turn": {"durability": "async", "commit_s": 5.0, "lease_s": 15.0, "renew_s": 5.0},
         "usage": {"buffer": "azure"},
     },
 }
@@ -389,6 +406,7 @@ class Settings(BaseSettings):
     store_limits: StoreSettings = StoreSettings()
     azure: AzureSettings = AzureSettings()
     cache: CacheSettings = CacheSettings()
+    answer_cache: AnswerCacheSettings = AnswerCacheSettings()
     files: FileSettings = FileSettings()
     usage: UsageSettings = UsageSettings()
     channel: ChannelSettings = ChannelSettings()
