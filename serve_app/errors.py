@@ -14,7 +14,8 @@
     │   └── StageUnavailable    overloaded         503     yes   (a stage's replica died or cannot be reached)
     ├── DeadlineExceeded        deadline_exceeded  504     yes
     ├── UpstreamFailed          upstream_failed    502     yes
-    │   └── Unreachable         upstream_failed    502     yes   (no connection to the provider could be made)
+    │   ├── Unreachable         upstream_failed    502     yes   (no connection to the provider could be made)
+    │   └── Unfinished          upstream_failed    502     yes   (the model ended in good order, but without an answer)
     ├── Internal                internal           500     no
     └── ConfigError             invalid_config     –       no    (start-up only; the command line exits with 2)
 
@@ -42,6 +43,7 @@ __all__ = [
     "StageUnavailable",
     "TooLarge",
     "Unauthenticated",
+    "Unfinished",
     "Unreachable",
     "UpstreamFailed",
 ]
@@ -158,6 +160,10 @@ class UpstreamFailed(ParleyError):
 
 class Unreachable(UpstreamFailed):
     """No connection to the provider could be made: nothing was sent, and it is the same for all of its models."""
+
+
+class Unfinished(UpstreamFailed):
+    """The provider answered, and said that its model ended early: this request's misfortune, and no sign of an outage."""
 
 
 class Internal(ParleyError):

@@ -15,13 +15,16 @@ import zmq
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
 
+# Plain numbers: an operation on pyzmq's own flags makes an object of an enumeration each time.
+_EVENTS, _POLLIN, _POLLOUT = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.POLLOUT)
+
 
 def readable(socket: Socket) -> bool:
-    return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+    return bool(int(socket.getsockopt(_EVENTS)) & _POLLIN)
 
 
 def writable(socket: Socket) -> bool:
-    return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
+    return bool(int(socket.getsockopt(_EVENTS)) & _POLLOUT)
 
 
 def watch(loop: asyncio.AbstractEventLoop, socket: Socket, callback: Callable[[], None]) -> None:

@@ -43,7 +43,20 @@ API_VERSION = "1"
 _EXPOSED_HEADERS = (
     *("x-request-id", "retry-after", "etag", "x-turn-id", "x-vercel-ai-ui-message-stream"),
     *("accept-ranges", "content-disposition", "content-range", "location"),
+    *("retry-after-ms", "x-should-retry", "x-ratelimit-limit-requests", "x-ratelimit-limit-tokens"),
 )
+_STAINLESS = (
+    "arch",
+    "helper-method",
+    "lang",
+    "os",
+    "package-version",
+    "retry-count",
+    "runtime",
+    "runtime-version",
+    "timeout",
+)
+"""What OpenAI's SDKs say of themselves with every request, in headers that begin alike."""
 _ALLOWED_HEADERS = (
     "authorization",
     "content-type",
@@ -58,6 +71,9 @@ _ALLOWED_HEADERS = (
     "x-dev-user",
     "x-priority",
     "x-request-id",
+    "openai-organization",
+    "openai-project",
+    *(f"x-stainless-{name}" for name in _STAINLESS),
 )
 
 

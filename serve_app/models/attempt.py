@@ -100,7 +100,7 @@ class Attempt:
         admission.completed()
         usage = generation.usage
         reservation.settle(usage.input_tokens + usage.output_tokens or self._used_so_far())
-        self._endpoint.learn(usage.output_tokens)
+        self._endpoint.learn(usage.output_tokens or self._shown_tokens())
         waited_ms = round((began - self._call.began) * 1000)
         return generation if waited_ms <= 0 else _later(generation, waited_ms)
 
@@ -130,7 +130,10 @@ class Attempt:
             raise
 
     def _used_so_far(self) -> int:
-        return self._call.prompt_tokens + self._call.chars // _CHARS_PER_TOKEN
+        return self._call.prompt_tokens + self._shown_tokens()
+
+    def _shown_tokens(self) -> int:
+        return self._call.chars // _CHARS_PER_TOKEN
 
 
 def _later(generation: Generation, waited_ms: int) -> Generation:

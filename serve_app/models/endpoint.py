@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 
-from serve_app.errors import DeadlineExceeded, ParleyError, QuotaExceeded, Unreachable, UpstreamFailed
+from serve_app.errors import DeadlineExceeded, ParleyError, QuotaExceeded, Unfinished, Unreachable, UpstreamFailed
 from serve_app.models.breaker import Breaker
 from serve_app.models.retry_budget import RetryBudget
 from serve_app.models.routes import Route
@@ -111,6 +111,8 @@ class Admission:
         """What is the caller's mistake, or would be the same for ever, is no failure of the endpoint's."""
         if isinstance(failure, Unreachable):
             self._endpoint.provider_breaker.failed(self._provider, was_answered=self.is_answered)
+        elif isinstance(failure, Unfinished):  # or the requests of one tenant could close it to all
+            self.completed()
         elif isinstance(failure, UpstreamFailed | QuotaExceeded) and failure.retryable:
             self._reached()
             self._own_failed(failure)

@@ -9,6 +9,7 @@
     other statuses          the provider's fault                    UpstreamFailed, retryable
     streaming               drop, stall, nonsense, {"error": …}     UpstreamFailed, retryable
     end of the stream       no finish reason                        UpstreamFailed, retryable
+                            a reason that leaves no answer          Unfinished, retryable
 
 Sentences of a provider are repeated only where they help the caller, shortened, and with anything like a key removed.
 """
@@ -25,19 +26,8 @@ from typing import Any
 
 import aiohttp
 import httpx2
-import openai
 
-from serve_app.errors import InvalidInput, ParleyError, QuotaExceeded, Unreachable, UpstreamFailed
-
-PROVIDER_ERRORS = (
-    openai.OpenAIError,
-    httpx2.HTTPError,
-    httpx2.StreamError,
-    httpx2.InvalidURL,
-    aiohttp.ClientError,
-    OSError,
-)
-"""What a call through the SDK may raise, its transport's own errors included: not all of them are wrapped."""
+from serve_app.errors import InvalidInput, ParleyError, QuotaExceeded, Unfinished, Unreachable, UpstreamFailed
 
 _CONNECTING: tuple[type[BaseException], ...] = (
     socket.gaierror,
@@ -107,11 +97,9 @@ class ProviderFailures:
         """The provider does not let its model see the prompt."""
         return InvalidInput(f"{self._name()} refused the prompt ({self._clean(reason)}).")
 
-    def unusable(self, reason: str) -> UpstreamFailed:
+    def unusable(self, reason: str) -> Unfinished:
         """The model ended for a reason that leaves no answer."""
-        return UpstreamFailed(
-            f"{self._name()} ended its answer early ({self._clean(reason)}), so part of it is missing."
-        )
+        return Unfinished(f"{self._name()} ended its answer early ({self._clean(reason)}), so part of it is missing.")
 
     def of_status(
         self, status: int, headers: Mapping[str, str], body: Any = None, model: str | None = None

@@ -7,14 +7,19 @@ own buffer (``body_reader``), past five layers of iterators that would each be w
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ipaddress
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from ssl import SSLContext
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx2
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from serve_app.models.config import Provider
@@ -24,11 +29,13 @@ _LIST_BODY_BYTES = 4_194_304
 _POOL_TIMEOUT_S = 10.0
 _KEEPALIVE_S = 15.0
 _READER = "aiohttp_reader"
+_HOLD = "hold"
 
 TRANSPORT_ERRORS = (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, aiohttp.ClientError, OSError)
 """What sending a request and reading its answer may raise; TimeoutError is an OSError."""
 
 
+LetGo = Callable[[], None]
 RequestHook = Callable[[httpx2.Request], Awaitable[None]]
 ResponseHook = Callable[[httpx2.Response], Awaitable[None]]
 
@@ -67,6 +74,33 @@ def body_reader(response: httpx2.Response) -> aiohttp.StreamReader | None:
         return None
     reader = response.extensions.get(_READER)
     return reader if isinstance(reader, aiohttp.StreamReader) else None
+
+
+def holder(response: httpx2.Response) -> Callable[[], LetGo]:
+    """Leaves what comes of an answer in its socket, until what each call gives is called: one read then takes it all."""
+    hold: Callable[[], LetGo] = response.extensions.get(_HOLD, lambda: _nothing)
+    return hold
+
+
+def _hold(answer: aiohttp.ClientResponse) -> LetGo:
+    connection = answer.connection  # none once the answer is complete: the connection may be another's by now
+    transport = None if connection is None else connection.transport
+    if transport is None or transport.is_closing():
+        return _nothing
+    try:
+        transport.pause_reading()
+    except (RuntimeError, NotImplementedError):
+        return _nothing
+    return partial(_go_on, transport)
+
+
+def _go_on(transport: asyncio.Transport) -> None:
+    with contextlib.suppress(RuntimeError):  # closed meanwhile
+        transport.resume_reading()
+
+
+def _nothing() -> None:
+    """There is nothing to let go of."""
 
 
 class _Transport(httpx2.AsyncBaseTransport):
@@ -108,7 +142,7 @@ class _Transport(httpx2.AsyncBaseTransport):
             headers=list(answer.raw_headers),
             stream=_Body(answer, limit),
             request=request,
-            extensions={"http_version": b"HTTP/1.1", _READER: answer.content},
+            extensions={"http_version": b"HTTP/1.1", _READER: answer.content, _HOLD: partial(_hold, answer)},
         )
 
     async def aclose(self) -> None:
@@ -117,7 +151,7 @@ class _Transport(httpx2.AsyncBaseTransport):
             self._session = None
 
     def _open(self) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
+        connector = _Connector(
             limit=self._max_connections,  # without a number aiohttp's own limit of 100 applies
             keepalive_timeout=_KEEPALIVE_S,
             ssl=httpx2.create_ssl_context() if self._tls else True,
@@ -125,6 +159,24 @@ class _Transport(httpx2.AsyncBaseTransport):
         return aiohttp.ClientSession(
             connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=self._timeout, auto_decompress=False
         )
+
+
+class _Handler(ResponseHandler):
+    """aiohttp goes on reading after each chunk that is taken out of its buffer, whether it had paused or not. That sets its
+    parser and the socket in motion, at several times the cost of the chunk itself.
+    """
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Makes connections with the handler above, for which aiohttp has no public place."""
+
+    def __init__(self, *, limit: int, keepalive_timeout: float, ssl: SSLContext | bool) -> None:
+        super().__init__(limit=limit, keepalive_timeout=keepalive_timeout, ssl=ssl)
+        self._factory = partial(_Handler, loop=self._loop)  # type: ignore[assignment]  # it is one
 
 
 def _leave_silence_to_the_reader(answer: aiohttp.ClientResponse) -> None:

@@ -258,14 +258,16 @@ class ProviderAccount:
         try:
             async with asyncio.timeout(ASK_TIMEOUT_S):
                 answer = await tab.rates.ask(question)
-        except (ParleyError, TimeoutError) as error:
+        except BaseException as error:
+            for spent in question.spent:
+                tab.note(spent.model, now - spent.age_s - 1, spent.amount)
+            if not isinstance(error, ParleyError | TimeoutError):
+                raise
             if not self._was_away:  # not again and again
                 log.warning("provider_quota_away", provider=self._provider, reason=str(error) or "no answer in time")
             self._away_until = self._clock() + AWAY_S
             self._was_away = True
             self._poll_s = 0.0
-            for spent in question.spent:
-                tab.note(spent.model, now - spent.age_s - 1, spent.amount)
             return
         self._take(tab, answer, question, told, now)
 

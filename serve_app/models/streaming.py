@@ -17,7 +17,7 @@ from serve_app.domain.generation import Generation, ModelRequest
 from serve_app.errors import DeadlineExceeded
 from serve_app.models.assembly import Assembly
 from serve_app.models.failures import ProviderFailures
-from serve_app.models.http_client import TRANSPORT_ERRORS, body_reader
+from serve_app.models.http_client import TRANSPORT_ERRORS, LetGo, body_reader, holder
 from serve_app.models.port import TextSink
 from serve_app.models.sse import EventTooLarge, SSEDecoder
 from serve_app.models.ticks import Ticks
@@ -116,7 +116,7 @@ class _Reading:
             async with asyncio.timeout(None) as patience:
                 silence = _Silence(self._stall_timeout_s, patience)
                 try:
-                    await self._read(_reader(response), patience, silence)
+                    await self._read(_reader(response), holder(response), patience, silence)
                 finally:
                     silence.forget()
         except TRANSPORT_ERRORS as error:
@@ -127,7 +127,11 @@ class _Reading:
             raise self._failures.too_large(f"{self._max_bytes} bytes in one piece") from None
 
     async def _read(
-        self, next_read: Callable[[], Awaitable[bytes]], patience: asyncio.Timeout, silence: _Silence
+        self,
+        next_read: Callable[[], Awaitable[bytes]],
+        hold: Callable[[], LetGo],
+        patience: asyncio.Timeout,
+        silence: _Silence,
     ) -> None:
         assembly = self._assembly
         now = asyncio.get_running_loop().time
@@ -151,7 +155,11 @@ class _Reading:
                 elif assembly.finished:
                     patience.reschedule(now() + _USAGE_WAIT_S)
                 elif self.first_piece_at is not None:
-                    await self._ticks.next()
+                    let_go = hold()
+                    try:
+                        await self._ticks.next()
+                    finally:
+                        let_go()
             read = await next_read()
         if not done:
             self.hand_on(assembly.add(decoder.flush()))

@@ -27,10 +27,12 @@ class Answer:
         self.partial = ""
         self.untrusted = False
         self._lost = Usage()
+        self._lost_model: str | None = None
 
-    def add_lost_usage(self, usage: Usage) -> None:
-        """Of calls that were not finished, and are no step of their own."""
+    def add_lost_usage(self, usage: Usage, model_id: str | None = None) -> None:
+        """Of calls that were not finished, and are no step of their own. ``model_id``: whose they were, where that is known."""
         self._lost += usage
+        self._lost_model = model_id
 
     def take_lost_usage(self) -> Usage:
         """What there is of it, to become part of the step that took their place."""
@@ -69,7 +71,8 @@ class Answer:
 
     @property
     def model_id(self) -> str | None:
-        return self.steps[-1].model_id if self.steps else self._turn.query.model_id
+        """Who has answered last, else who was asked."""
+        return self.steps[-1].model_id if self.steps else self._lost_model or self._turn.query.model_id
 
     @property
     def tool_feedback(self) -> tuple[ToolFeedback, ...]:

@@ -53,7 +53,8 @@ class Spending:
     ) -> None:
         """A call has ended with ``error`` after it had shown these pieces."""
         if shown or isinstance(error, asyncio.CancelledError | DeadlineExceeded):
-            self._answer.add_lost_usage(self._estimate(request, prompt, shown))
+            asked = self._offer.name_of(request.model_id) or request.model_id
+            self._answer.add_lost_usage(self._estimate(request, prompt, shown), asked)
 
     def left_behind(self, query: Query, history: Sequence[Message], shown: str) -> None:
         """Another owner's call had shown this and was not gone on with."""

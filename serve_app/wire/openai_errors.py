@@ -52,7 +52,7 @@ def error_body(error: ParleyError, status: int | None = None, cause: BaseExcepti
         message = INTERNAL_DETAIL if cause is None else f"{INTERNAL_DETAIL} ({type(cause).__name__})"
     param = None
     if error.details:
-        param = error.details[0].get("field")
+        param = error.details[0].get("field", "").removeprefix("query.") or None
         code = error.details[0].get("code") or code
     return {"message": message, "type": kind, "param": param, "code": code}
 

@@ -474,6 +474,13 @@ async def test_only_configured_origins_may_read_or_act(stages: Stages) -> None:
     allowed = await client.request("GET", "/api/authz", headers=friend)
     assert allowed.headers["access-control-allow-origin"] == "https://app.example"
     assert "access-control-allow-origin" not in (await client.request("GET", "/api/authz", headers=foe)).headers
+
+    sdks = "authorization,content-type,x-stainless-lang,x-stainless-retry-count,x-stainless-runtime-version,x-stainless-timeout"
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": sdks}
+    sdk = await client.request("OPTIONS", "/v1/chat/completions", headers={**friend, **asked})
+    assert sdk.status == 200, "what OpenAI's SDK sends from a page"
+    told = await client.request("GET", "/v1/models", headers=friend)
+    assert "x-should-retry" in told.headers["access-control-expose-headers"]
     assert (await client.request("DELETE", "/api/conversations", headers=friend)).status == 200
     refused = await client.request("DELETE", "/api/conversations", headers=foe)
     assert (refused.status, refused.json()["code"]) == (403, "not_permitted")

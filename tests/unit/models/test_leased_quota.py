@@ -25,9 +25,12 @@ class Service:
     def __init__(self, loop: SimLoop) -> None:
         self.rates = MemoryRates(loop.time)
         self.asks: list[Ask] = []
+        self.slow = False
 
     async def ask(self, ask: Ask) -> Answer:
         self.asks.append(ask)
+        if self.slow:
+            await asyncio.Event().wait()
         return await self.rates.ask(ask)
 
     def used(self) -> int:
@@ -116,6 +119,20 @@ async def test_a_service_that_begins_anew_is_told_of_the_last_minute(bench: Benc
     (await bench.quota.reserve("p/any", "a", 10, "live", bench.loop.time() + 60)).settle(10)
     await asyncio.sleep(5)
     assert 3_010 <= bench.service.used() <= 3_400
+
+
+@simulated
+async def test_a_replica_that_goes_in_the_middle_of_a_question_tells_what_was_in_it(bench: Bench) -> None:
+    room = await bench.quota.reserve("p/any", "a", 100, "live", bench.loop.time() + 60)
+    await asyncio.sleep(5)
+    asked = len(bench.service.asks)
+    bench.service.slow = True
+    room.settle(3_100)
+    while len(bench.service.asks) == asked:  # noqa: ASYNC110 - a list has no event
+        await asyncio.sleep(0.1)
+    bench.service.slow = False
+    await bench.quota.aclose()
+    assert bench.service.used() >= 3_100
 
 
 @simulated

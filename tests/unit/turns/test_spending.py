@@ -47,7 +47,7 @@ async def test_a_turn_that_is_cancelled_is_charged_for_what_it_had_read_and_show
         assert turn.usage.output_tokens == 5
         assert 100 <= turn.usage.input_tokens < 150
         assert turn.usage.cost_microusd == turn.usage.input_tokens * 2 + 5 * 10
-        assert (await rows(b))["turn", None].usage == turn.usage
+        assert (await rows(b))["turn", "demo"].usage == turn.usage, "by the name of the model that was asked"
         assert b.metrics.counts["parley_cost_usd_total", "demo"] == pytest.approx(turn.usage.cost_microusd / 1e6)
 
 

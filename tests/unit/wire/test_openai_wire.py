@@ -106,7 +106,8 @@ def test_thoughts_are_content_of_another_kind() -> None:
     assert [frame["choices"][0]["delta"] for frame in read[1:3]] == [{"reasoning_content": "Hm"}, {"content": "Yes"}]
     completion = Completion({MINE})
     completion.take(log_of(started(), thought("Hm"), delta("Yes"), answer("Yes")))
-    message = json.loads(completion.encode(KEY.turn_id, "small", AT))["choices"][0]["message"]
+    assert completion.ended is not None
+    message = json.loads(completion.encode(completion.ended, "small", AT))["choices"][0]["message"]
     assert (message["reasoning_content"], message["content"]) == ("Hm", "Yes")
 
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from serve_app.errors import DeadlineExceeded, InvalidInput, ParleyError, QuotaExceeded, Unreachable, UpstreamFailed
+from serve_app.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    ParleyError,
+    QuotaExceeded,
+    Unfinished,
+    Unreachable,
+    UpstreamFailed,
+)
 from serve_app.models.breaker import IN_A_ROW
 from serve_app.models.config import ModelConfig
 from serve_app.models.endpoint import MOST_KEPT, SILENT_S, Endpoint, Endpoints
@@ -101,6 +109,15 @@ def test_what_happens_by_a_tenants_own_key_is_the_tenants_alone(bench: Bench) ->
         assert other.admit() is not None
         assert other.budget is not bench.of(own_of="acme").budget
     assert bench.gauge("p/own key") == 1
+
+
+def test_requests_that_a_model_ends_without_an_answer_close_it_to_nobody(bench: Bench) -> None:
+    fail(bench.of(), Unfinished("x"), IN_A_ROW * 3)
+    assert not bench.of().is_open
+    fail(bench.of(), UpstreamFailed("x"))
+    bench.clock.advance(bench.of().refused_for_s())
+    fail(bench.of(), Unfinished("x"), 1)
+    assert not bench.of().is_open, "a provider that says how a model ended is there again"
 
 
 def test_made_up_names_share_one_budget_and_one_label(bench: Bench) -> None:
