@@ -7,6 +7,7 @@ gives it to say.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
@@ -98,6 +99,8 @@ class _Loader:
 def ray_serve_llm() -> Iterator[None]:
     """While this is open Ray Serve LLM can be imported, and builds stages without asking a cluster for anything."""
     before = set(sys.modules)
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
     finder: Any = _Finder()
     sys.meta_path.insert(0, finder)
     try:
@@ -107,6 +110,8 @@ def ray_serve_llm() -> Iterator[None]:
             yield
     finally:
         sys.meta_path.remove(finder)
+        root.handlers[:] = handlers  # it sets up logging for a process of its own, and this one runs other tests, too
+        root.setLevel(level)
         for name in set(sys.modules) - before:
             if name == OURS or name.startswith(("ray.llm", "ray.serve.llm", *STANDING_IN)):
                 del sys.modules[name]
