@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 # These start no graph, so several run at a time. Those that mostly wait fill the others' gaps, unless coverage is measured.
 BUSY    := tests/unit tests/contract tests/simulators tests/simulation tests/security tests/supply_chain tests/chaos
 WAITING := tests/e2e/page tests/e2e/cli
-LONG    := tests/chaos/test_chaos_short.py tests/e2e/test_serve_run.py tests/e2e/test_restart.py
+LONG    := tests/chaos/test_chaos_short.py tests/e2e/test_serve_run.py tests/e2e/test_restart.py tests/contract/test_models_peers.py
 COVERAGE ?=  # --cov: what runs without a graph must be covered; that doubles its time
 
 unexport PYTHONDONTWRITEBYTECODE  # bytecode compiled once makes every start several times faster
@@ -36,7 +36,7 @@ test-azure: setup-test  ## the store's tests on an account of yours: COSMOS_ENDP
 	@COSMOS_ENDPOINT="$(COSMOS_ENDPOINT)" COSMOS_KEY="$(COSMOS_KEY)" $(BIN)/python -m pytest -k cosmos --timeout 600 \
 	  tests/contract tests/simulators/storage
 
-test-long: setup-test peers  ## what takes long: end to end over Azure's stores, restarts, a short seeded form of chaos
+test-long: setup-test peers  ## what takes long: end to end over Azure's stores, restarts, providers that fail, a short seeded form of chaos
 	$(BIN)/python -m pytest tests/e2e $(WAITING:%=--ignore=%) -k azure
 	$(BIN)/python -m pytest $(LONG)
 
