@@ -26,7 +26,7 @@ from serve_app.ingress.openai_routes import (
     openai_problems,
     stream,
 )
-from serve_app.ingress.openai_turns import ASSISTANT, ClientLeft, OpenAiTurns, first_shown, no_model, while_there
+from serve_app.ingress.openai_turns import ASSISTANT, ClientLeft, OpenAiTurns, no_model
 from serve_app.wire.openai_chat import Completion, CompletionChunks
 from serve_app.wire.openai_chat_request import ChatCompletionRequest, given_prompt, parse_chat_completion
 
@@ -82,19 +82,10 @@ async def _whole(
     callers: frozenset[str],
 ) -> Response:
     completion = Completion(callers)
-
-    async def gather() -> None:
-        async for batch in sent.tail:
-            completion.take(batch)
-
     try:
-        await while_there(request, gather())
+        await openai.answered(request, sent, completion)
     except ClientLeft:
         return client_left()
-    finally:
-        await openai.done(sent)
-    if completion.failure is not None:
-        raise completion.failure
     if completion.ended is None:
         raise gone()
     return Response(
@@ -113,22 +104,13 @@ async def _chunks(
     callers: frozenset[str],
 ) -> Response:
     batches = sent.tail.__aiter__()
-    begun = Completion(callers)
-    streaming = False
     try:
-        shown = await while_there(request, first_shown(batches))
-        begun.take(shown)
-        if begun.failure is not None:
-            raise begun.failure
-        chunks = CompletionChunks(
-            sent.turn.key.turn_id, body.model, sent.turn.created_at, callers, include_usage=body.usage_wanted
-        )
-        streaming = True
+        shown = await openai.begun(request, sent, batches, Completion(callers))
     except ClientLeft:
         return client_left()
-    finally:
-        if not streaming:
-            await openai.done(sent)
+    chunks = CompletionChunks(
+        sent.turn.key.turn_id, body.model, sent.turn.created_at, callers, include_usage=body.usage_wanted
+    )
     return AnswerStream(
         openai,
         sent,

@@ -30,7 +30,7 @@ from serve_app.ingress.openai_routes import (
     openai_problems,
     stream,
 )
-from serve_app.ingress.openai_turns import HEARTBEAT_S, ClientLeft, OpenAiTurns, first_shown, while_there
+from serve_app.ingress.openai_turns import HEARTBEAT_S, ClientLeft, OpenAiTurns
 from serve_app.ingress.services import IngressServices
 from serve_app.ingress.tail import Shown
 from serve_app.wire.openai_body import size_bytes
@@ -248,41 +248,20 @@ async def _view(openai: OpenAiTurns, key: TurnKey) -> dict[str, Any]:
 
 
 async def _whole(request: Request, asked: Asked, openai: OpenAiTurns, sent: Sent) -> Response:
-    completion = Completion(())
-
-    async def gather() -> None:
-        async for batch in sent.tail:
-            completion.take(batch)
-
     try:
-        await while_there(request, gather())
+        await openai.answered(request, sent, Completion(()))
     except ClientLeft:
         return client_left()
-    finally:
-        await openai.done(sent)
-    if completion.failure is not None:
-        raise completion.failure
     return JSONResponse(await _view(openai, sent.turn.key), headers=asked.headers)
 
 
 async def _events(request: Request, asked: Asked, openai: OpenAiTurns, sent: Sent, background: bool) -> Response:
     """Of one that does not run in the background a failure before its first event is told by the status."""
     batches = sent.tail.__aiter__()
-    shown: list[Shown] = []
-    begun = Completion(())
-    streaming = False
     try:
-        if not background:
-            shown = await while_there(request, first_shown(batches))
-            begun.take(shown)
-            if begun.failure is not None:
-                raise begun.failure
-        streaming = True
+        shown = [] if background else await openai.begun(request, sent, batches, Completion(()))
     except ClientLeft:
         return client_left()
-    finally:
-        if not streaming:
-            await openai.done(sent)
     events = ResponseEvents(sent.turn)
     chunks = _chunks(openai, sent, shown, batches, events)
     return AnswerStream(openai, sent, chunks, background=background, headers=asked.headers)

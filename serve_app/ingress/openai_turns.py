@@ -32,7 +32,7 @@ from serve_app.ingress.tail import Shown
 from serve_app.storage.rules import other_query
 from serve_app.telemetry import logger
 from serve_app.wire.openai_body import shown_content
-from serve_app.wire.openai_chat import failure_of
+from serve_app.wire.openai_chat import Completion, failure_of
 from serve_app.wire.openai_ids import conversation_id
 from serve_app.wire.openai_response import Ended
 
@@ -129,6 +129,34 @@ class OpenAiTurns:
     def joined(self, sent: Sent) -> None:
         """One more reads the turn, until ``done``."""
         self._readers[sent.turn.key.turn_id] += 1
+
+    async def answered(self, request: Request, sent: Sent, completion: Completion) -> None:
+        """Takes the whole answer into ``completion``, and is done with it. Raises what the turn failed with, and ClientLeft."""
+
+        async def gather() -> None:
+            async for batch in sent.tail:
+                completion.take(batch)
+
+        try:
+            await while_there(request, gather())
+        finally:
+            await self.done(sent)
+        if completion.failure is not None:
+            raise completion.failure
+
+    async def begun(
+        self, request: Request, sent: Sent, batches: AsyncIterator[list[Shown]], completion: Completion
+    ) -> list[Shown]:
+        """What an answer shows first. Is done with it where it raises: what the turn failed with, and ClientLeft."""
+        try:
+            shown = await while_there(request, first_shown(batches))
+            completion.take(shown)
+            if completion.failure is not None:
+                raise completion.failure
+        except BaseException:
+            await self.done(sent)
+            raise
+        return shown
 
     async def done(self, sent: Sent, *, background: bool = False) -> None:
         """Whoever read the turn reads no more; it is cancelled where that leaves nobody, and nobody has seen its end."""

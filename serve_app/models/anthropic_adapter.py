@@ -21,8 +21,7 @@ from serve_app.models.config import AnthropicProviderConfig
 from serve_app.models.failures import ProviderFailures
 from serve_app.models.http_client import TRANSPORT_ERRORS, make_http_client, request_timeout, without_credential
 from serve_app.models.port import TextSink
-from serve_app.models.streaming import request_headers, run_call
-from serve_app.models.ticks import Ticks
+from serve_app.models.streaming import Pace, request_headers, run_call
 from serve_app.models.wire import UNREADABLE, tool_names
 
 _SDK_ERRORS = (anthropic.AnthropicError, *TRANSPORT_ERRORS)
@@ -38,8 +37,7 @@ class AnthropicAdapter:
     def __init__(self, config: AnthropicProviderConfig, api_key: str | None, max_response_bytes: int) -> None:
         self.name = config.name
         self._config = config
-        self._max_response_bytes = max_response_bytes
-        self._ticks = Ticks(config.read_every_ms / 1000)
+        self._pace = Pace.of(config, max_response_bytes)
         self._failures = ProviderFailures(config.name, config.base_url, config.api_key_env, api_key)
         self._client = AsyncAnthropic(
             # Without one it would look for a key, a token or a profile of its own on this machine.
@@ -69,19 +67,9 @@ class AnthropicAdapter:
     ) -> Generation:
         names = tool_names(request)
         body = request_body(request, upstream or model, names, self._config, max_output_tokens)
-        assembly = AnthropicAssembly(names, self._failures, self._max_response_bytes)
+        assembly = AnthropicAssembly(names, self._failures, self._pace.max_bytes)
         send = partial(self._send, body, model, request_headers(request))
-        return await run_call(
-            request,
-            model,
-            assembly,
-            on_text,
-            send,
-            self._failures,
-            self._max_response_bytes,
-            self._config.stall_timeout_s,
-            self._ticks,
-        )
+        return await run_call(request, model, assembly, on_text, send, self._failures, self._pace)
 
     async def list_models(self, timeout_s: float) -> tuple[str, ...]:
         """The newest models at the provider's ``/v1/models``, 1000 at most."""

@@ -28,8 +28,7 @@ from serve_app.models.google_assembly import GoogleAssembly
 from serve_app.models.google_wire import request_body
 from serve_app.models.http_client import TRANSPORT_ERRORS, make_http_client, without_credential
 from serve_app.models.port import TextSink
-from serve_app.models.streaming import request_headers, run_call
-from serve_app.models.ticks import Ticks
+from serve_app.models.streaming import Pace, request_headers, run_call
 from serve_app.models.wire import tool_names
 
 _SDK_ERRORS = (errors.APIError, errors.UnknownApiResponseError, *TRANSPORT_ERRORS)
@@ -51,8 +50,7 @@ class GoogleAdapter:
     def __init__(self, config: GoogleProviderConfig, api_key: str | None, max_response_bytes: int) -> None:
         self.name = config.name
         self._config = config
-        self._max_response_bytes = max_response_bytes
-        self._ticks = Ticks(config.read_every_ms / 1000)
+        self._pace = Pace.of(config, max_response_bytes)
         self._failures = ProviderFailures(config.name, config.base_url, config.api_key_env, api_key)
         self._http = make_http_client(
             config,
@@ -86,19 +84,9 @@ class GoogleAdapter:
         names = tool_names(request)
         wire_model = upstream or model
         body = request_body(request, wire_model, names, max_output_tokens)
-        assembly = GoogleAssembly(names, self._failures, self._max_response_bytes)
+        assembly = GoogleAssembly(names, self._failures, self._pace.max_bytes)
         send = partial(self._send, body, wire_model, model, request_headers(request))
-        return await run_call(
-            request,
-            model,
-            assembly,
-            on_text,
-            send,
-            self._failures,
-            self._max_response_bytes,
-            self._config.stall_timeout_s,
-            self._ticks,
-        )
+        return await run_call(request, model, assembly, on_text, send, self._failures, self._pace)
 
     async def list_models(self, timeout_s: float) -> tuple[str, ...]:
         """The models at the provider's ``/models`` that generate, 1000 at most."""

@@ -26,8 +26,7 @@ from serve_app.models.http_client import TRANSPORT_ERRORS
 from serve_app.models.openai_assembly import OpenAIAssembly
 from serve_app.models.openai_client import make_client
 from serve_app.models.port import TextSink
-from serve_app.models.streaming import request_headers, run_call
-from serve_app.models.ticks import Ticks
+from serve_app.models.streaming import Pace, request_headers, run_call
 from serve_app.models.wire import UNREADABLE, ModelList, request_body, tool_names
 
 _SDK_ERRORS = (openai.OpenAIError, *TRANSPORT_ERRORS)
@@ -46,8 +45,7 @@ class OpenAIAdapter:
     ) -> None:
         self.name = config.name
         self._config = config
-        self._max_response_bytes = max_response_bytes
-        self._ticks = Ticks(config.read_every_ms / 1000)
+        self._pace = Pace.of(config, max_response_bytes)
         self._base_url = config.endpoint if isinstance(config, AzureProviderConfig) else config.base_url
         self._failures = ProviderFailures(config.name, self._base_url, config.api_key_env, api_key)
         self._client = make_client(config, self._base_url, api_key, http_client)
@@ -75,19 +73,9 @@ class OpenAIAdapter:
             self._config.stream_usage,
             max_output_tokens,
         )
-        assembly = OpenAIAssembly(names, self._failures, self._max_response_bytes)
+        assembly = OpenAIAssembly(names, self._failures, self._pace.max_bytes)
         send = partial(self._send, body, model, request_headers(request))
-        return await run_call(
-            request,
-            model,
-            assembly,
-            on_text,
-            send,
-            self._failures,
-            self._max_response_bytes,
-            self._config.stall_timeout_s,
-            self._ticks,
-        )
+        return await run_call(request, model, assembly, on_text, send, self._failures, self._pace)
 
     async def list_models(self, timeout_s: float) -> tuple[str, ...]:
         """The names at the provider's ``/models``."""

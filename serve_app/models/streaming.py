@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 
 import httpx2
@@ -16,6 +17,7 @@ import httpx2
 from serve_app.domain.generation import Generation, ModelRequest
 from serve_app.errors import DeadlineExceeded
 from serve_app.models.assembly import Assembly
+from serve_app.models.config import Provider
 from serve_app.models.failures import ProviderFailures
 from serve_app.models.http_client import TRANSPORT_ERRORS, LetGo, body_reader, holder
 from serve_app.models.port import TextSink
@@ -27,6 +29,19 @@ _CLOSE_WAIT_S = 0.1  # for the end of the body after the last event, which lets 
 _WHOLE_BODY_SPARE_BYTES = 65_536
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How the answers of one provider are read: at most so much, with silences of at most so long, and how often."""
+
+    max_bytes: int
+    stall_timeout_s: float
+    ticks: Ticks
+
+    @classmethod
+    def of(cls, config: Provider, max_response_bytes: int) -> Pace:
+        return cls(max_response_bytes, config.stall_timeout_s, Ticks(config.read_every_ms / 1000))
+
+
 async def run_call(
     request: ModelRequest,
     model: str,
@@ -34,18 +49,16 @@ async def run_call(
     on_text: TextSink,
     send: Callable[[], Awaitable[httpx2.Response]],
     failures: ProviderFailures,
-    max_response_bytes: int,
-    stall_timeout_s: float,
-    ticks: Ticks,
+    pace: Pace,
 ) -> Generation:
     """Sends the request and reads its answer to the end, as ``ProviderAdapter.generate`` says.
 
     ``send`` gives an answer whose body is still to be read; it raises the SDK's own errors as ours. From the first piece on it
-    is read once for each of ``ticks``.
+    is read once for each of the pace's ticks.
     """
     loop = asyncio.get_running_loop()
     started = loop.time()
-    reading = _Reading(assembly, on_text, failures, max_response_bytes, stall_timeout_s, ticks)
+    reading = _Reading(assembly, on_text, failures, pace)
     given_s = request.deadline - time.time()
     try:
         async with asyncio.timeout_at(started + given_s) as scope:
@@ -91,16 +104,14 @@ class _Reading:
         assembly: Assembly,
         on_text: TextSink,
         failures: ProviderFailures,
-        max_response_bytes: int,
-        stall_timeout_s: float,
-        ticks: Ticks,
+        pace: Pace,
     ) -> None:
         self._assembly = assembly
         self._on_text = on_text
         self._failures = failures
-        self._max_bytes = max_response_bytes
-        self._stall_timeout_s = stall_timeout_s
-        self._ticks = ticks
+        self._max_bytes = pace.max_bytes
+        self._stall_timeout_s = pace.stall_timeout_s
+        self._ticks = pace.ticks
         self.first_piece_at: float | None = None
 
     def hand_on(self, pieces: list[str]) -> None:
