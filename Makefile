@@ -63,7 +63,7 @@ lock: setup-test  ## lock the newest versions that pyproject.toml allows
 	$(PIP) install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --group build \
 	  pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --group build --group dev --extra redis --extra anthropic --extra google \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --group build --group dev --extra redis --extra anthropic --extra google --extra load \
 	  -c requirements.lock pyproject.toml -o requirements-test.lock
 
 benchmark: setup-test  ## the channel between stages, on this machine
