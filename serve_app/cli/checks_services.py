@@ -13,6 +13,7 @@ from serve_app.errors import ConfigError
 from serve_app.models.connect import connect as connect_models
 from serve_app.models.connect import needs_simulated_provider
 from serve_app.models.gateway import ProviderState
+from serve_app.models.models_file import PROVIDER_VARIABLES
 from serve_app.settings import Settings
 from serve_app.telemetry import MemoryMetrics
 from serve_app.tools.config import HttpServer, ServerConfig, load_servers
@@ -55,7 +56,7 @@ async def _check_providers(settings: Settings, secrets: Secrets, companions_run:
 
 
 def _simulated(where: str) -> Finding:
-    todo = "For a real one set OPENAI_API_KEY, OPENAI_BASE_URL or AZURE_OPENAI_ENDPOINT."
+    todo = f"For a real one set {PROVIDER_VARIABLES}."
     return warning("models", f"No provider is configured: a simulated one answers. {where}".rstrip(), todo)
 
 

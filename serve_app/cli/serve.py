@@ -18,6 +18,7 @@ from serve_app.cli import preflight
 from serve_app.cli.supervisor import Supervisor, run_folder
 from serve_app.credentials import Secrets
 from serve_app.embedded import companions_of
+from serve_app.models.models_file import PROVIDER_VARIABLES
 from serve_app.settings import LogSettings, Settings
 from serve_app.telemetry import configure_logging
 
@@ -155,8 +156,8 @@ class _Screen:
             self.say(f"  logs           {escape(str(logs))}")
         if "provider" in self._companions:
             self.say(
-                "  [yellow]model          simulated: no provider is configured; set OPENAI_API_KEY, OPENAI_BASE_URL or"
-                " AZURE_OPENAI_ENDPOINT for a real one[/yellow]"
+                f"  [yellow]model          simulated: no provider is configured; set {PROVIDER_VARIABLES}"
+                " for a real one[/yellow]"
             )
         if "crm" in self._companions:
             self.say("  tools          example servers crm and hr, see configs/mcpservers.json")

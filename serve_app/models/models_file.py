@@ -32,6 +32,9 @@ from serve_app.models.config import (
 Lookup = Callable[[str], str | None]
 """Finds an environment variable."""
 
+PROVIDER_VARIABLES = "OPENAI_API_KEY, OPENAI_BASE_URL, AZURE_OPENAI_ENDPOINT, ANTHROPIC_API_KEY or GEMINI_API_KEY"
+"""Which variables name a provider in the models file that comes along, for sentences."""
+
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?\}")
 
 _KINDS: dict[str, type[Provider]] = {
@@ -94,9 +97,8 @@ def with_simulated(config: ModelsConfig, base_url: str | None) -> ModelsConfig:
     if base_url is None or config.simulated is None:
         left_out = "".join(f" {name}: {reason}" for name, reason in config.skipped.items())
         raise ConfigError(
-            "No model provider is configured and the simulated one is off: set OPENAI_API_KEY, OPENAI_BASE_URL, "
-            "AZURE_OPENAI_ENDPOINT, ANTHROPIC_API_KEY or GEMINI_API_KEY, or list a provider in the models "
-            f"file.{left_out}"
+            f"No model provider is configured and the simulated one is off: set {PROVIDER_VARIABLES}, "
+            f"or list a provider in the models file.{left_out}"
         )
     model = config.simulated.model
     provider = OpenAIProviderConfig(
