@@ -16,6 +16,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException, RequestCancelledError
 from ray.serve.handle import DeploymentHandle
 
+from deployments.asked import asked_by_handle
 from deployments.pickled import pack, unpack
 from serve_app.channel.port import Address, Channel
 from serve_app.domain.generation import Generation, ModelCatalog, ModelRequest, Thought
@@ -45,6 +46,14 @@ log = logger("handles")
 
 async def call(handle: Handle, stage: str, method: str, *args: Any, timeout_s: float = CALL_TIMEOUT_S) -> Any:
     """Calls ``method`` of a stage. Raises what the stage raised if that is a ParleyError; see the module for the rest."""
+    asked = asked_by_handle(stage, method)
+    if asked is None:
+        return await _call(handle, stage, method, args, timeout_s)
+    with asked.running():
+        return await _call(handle, stage, method, args, timeout_s)
+
+
+async def _call(handle: Handle, stage: str, method: str, args: tuple[Any, ...], timeout_s: float) -> Any:
     response = _bound(handle, method).remote(*args)
     timeout = asyncio.timeout(timeout_s)
     try:

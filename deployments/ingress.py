@@ -8,11 +8,12 @@ from ray import serve
 from starlette.types import ASGIApp
 
 from deployments.draining import before_draining
+from deployments.graph_state import GraphReader
 from deployments.handles import Handle, RemoteModels, RemoteTools, call
 from deployments.remote_prompts import RemotePrompts
 from deployments.remote_store import remote_beside, remote_store
 from deployments.remote_turns import RemoteTurns
-from deployments.shell import Shell
+from deployments.shell import Shell, own_handle
 from serve_app.access.administration import Administration
 from serve_app.access.port import Access, Directory
 from serve_app.accounts.connect import connect as open_accounts
@@ -60,6 +61,15 @@ class IngressDeployment(Shell):
         accounts = open_accounts(self.settings, secrets, remote, directory)
         own_keys = None if accounts is None else await accounts.jwks()
         authenticator = open_authenticator(self.settings, access, own_keys)
+        stages = {
+            "Ingress": own_handle(),
+            "Turns": turns,
+            "PromptBuilder": prompts,
+            "ModelGateway": models,
+            "ToolExecutor": tools,
+            "Store": store,
+            **({} if companions is None else {"Companions": companions}),
+        }
         services = IngressServices(
             settings=self.settings,
             store=remote,
@@ -74,6 +84,8 @@ class IngressDeployment(Shell):
             requests=LeasedRequests(shares, self.settings.limits, self.metrics),
             administration=Administration.over(directory, open_keys(secrets)),
             admin_token=secrets.parley_admin_token,
+            load=self.load,
+            graph_state=GraphReader(stages).read,
         )
         await _start_in_order(services)
         self._app = create_app(services)

@@ -10,6 +10,7 @@ from deployments.local_model import PEER, RemoteLocalModel
 from deployments.pickled import pack, unpack
 from deployments.remote_store import remote_beside
 from deployments.shell import Shell
+from deployments.stage_report import Figures
 from serve_app.access.port import Directory
 from serve_app.channel.port import Address
 from serve_app.credentials import Secrets
@@ -36,22 +37,27 @@ class ModelGatewayDeployment(Shell):
         """Runs one generation; the text goes to ``to`` on the channel. Request and result are packed: Serve's own pickling of
         a history costs more than all else about a call.
         """
-        request: ModelRequest = unpack(packed)
-        return pack(await self._gateway.generate(request, text_sink(self._channel, to)))
+        with self.load.running():
+            request: ModelRequest = unpack(packed)
+            return pack(await self._gateway.generate(request, text_sink(self._channel, to)))
 
     async def catalog(self) -> ModelCatalog:
         return await self._gateway.catalog()
 
+    def figures(self) -> Figures:
+        return Figures(queued=0 if self._quota is None else self._quota.waiting)
+
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """What Serve's controller is told every few seconds; see ``deployments.autoscaling``."""
+        """As every stage's, and how many streams the quotas feed."""
+        told = await super().record_autoscaling_stats()
         streams = None if self._quota is None else self._quota.useful_streams()
         if streams is None:
-            return {}
+            return told
         scaling = serve.get_replica_context()._deployment_config.autoscaling_config
         if scaling is not None:
             useful = useful_replicas(streams, scaling.get_target_ongoing_requests())
             self.metrics.gauge("parley_model_replicas_useful", useful or 0)
-        return {USEFUL_STREAMS: streams}
+        return told | {USEFUL_STREAMS: streams}
 
     async def __del__(self) -> None:
         await self._channel.stop()

@@ -17,6 +17,7 @@ import time
 from functools import partial
 from typing import cast
 
+from deployments.asked import asked_by_channel
 from deployments.handles import Handle, call
 from serve_app.channel.port import Channel, Lost
 from serve_app.errors import DeadlineExceeded, ParleyError, StageUnavailable
@@ -35,6 +36,7 @@ class Peers:
         self._handle = handle
         self._channel = channel
         self._stage = stage
+        self._asked = asked_by_channel(stage)
         self._named_at: dict[str, float] = {}
         self._unwatch: dict[str, Lost] = {}
         self._looked_at = float("-inf")
@@ -45,12 +47,13 @@ class Peers:
 
         ``timeout_s``: how long to find one may take where none is known, and how long to hear from it.
         """
-        endpoint = await self._next(timeout_s)
-        try:
-            answer = await self._channel.request(endpoint, name, payload, timeout_s=timeout_s)
-        except StageUnavailable:
-            self._forget(endpoint)  # it may have been replaced, and listens elsewhere
-            raise
+        with self._asked.running():
+            endpoint = await self._next(timeout_s)
+            try:
+                answer = await self._channel.request(endpoint, name, payload, timeout_s=timeout_s)
+            except StageUnavailable:
+                self._forget(endpoint)  # it may have been replaced, and listens elsewhere
+                raise
         if endpoint not in self._unwatch:
             self._watch(endpoint)
         return answer

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ray import serve
 
-from deployments.cpu_scaling import CpuShare
 from deployments.remote_prompts import PROMPTS, answer
 from deployments.shell import Shell
+from deployments.stage_report import Figures
+from serve_app.channel.requests import MAX_CALLS
 from serve_app.credentials import Secrets
 from serve_app.embedded import tool_variables
 from serve_app.files.connect import open_files
@@ -25,20 +26,19 @@ class PromptBuilderDeployment(Shell):
         descriptions = {server.name: server.description for server in servers}
         self._prompts = await open_prompts(self.settings, secrets, descriptions, files=self._files)
         await self._prompts.load()
-        self._cpu = CpuShare()
         self._channel = await self.open_channel()
         self._channel.handle(PROMPTS, self.answer)
 
     async def answer(self, packed: bytes) -> bytes:
         """A call of the port, however it came."""
-        return await answer(self._prompts, packed)
+        with self.load.running():
+            return await answer(self._prompts, packed)
+
+    def figures(self) -> Figures:
+        return Figures(slots=MAX_CALLS)  # most come on the channel
 
     async def channel_endpoint(self) -> str:
         return self._channel.endpoint
-
-    async def record_autoscaling_stats(self) -> dict[str, float]:
-        """What Serve's controller is told; see ``deployments.cpu_scaling``."""
-        return self._cpu.stats()
 
     async def problems(self) -> list[str]:
         """Prompt files whose newest edit cannot be used."""

@@ -21,6 +21,7 @@ from deployments.pickled import pack, unpack
 from serve_app.channel.port import Channel
 from serve_app.domain.turns import AppendReply, AppendTurn
 from serve_app.errors import NotFound, StageUnavailable, TooLarge
+from serve_app.stage_load import StageLoad
 from serve_app.storage.port import Store
 
 STORE_PATIENCE_S = 25.0
@@ -135,20 +136,22 @@ def remote_beside(handle: Handle, service: str, port: type, channel: Channel | N
     return _StageCalls(_Asked(handle, channel), port, service)
 
 
-def serve_appends(store: Store, channel: Channel) -> None:
-    """Answers appends that arrive on the channel."""
+def serve_appends(store: Store, channel: Channel, load: StageLoad) -> None:
+    """Answers appends that arrive on the channel, and counts them."""
 
     async def append(payload: bytes) -> bytes:
-        return _PACK.encode(await store.append(decode_batch(payload)))
+        with load.running():
+            return _PACK.encode(await store.append(decode_batch(payload)))
 
     channel.handle(APPEND, append)
 
 
-def serve_calls(invoke: Invoke, channel: Channel) -> None:
-    """Answers all other calls that arrive on the channel."""
+def serve_calls(invoke: Invoke, channel: Channel, load: StageLoad) -> None:
+    """Answers all other calls that arrive on the channel, and counts them."""
 
     async def answer(payload: bytes) -> bytes:
-        service, name, args, kwargs, request_id = unpack(payload)
-        return pack(await invoke(service, name, args, kwargs, request_id))
+        with load.running():
+            service, name, args, kwargs, request_id = unpack(payload)
+            return pack(await invoke(service, name, args, kwargs, request_id))
 
     channel.handle(INVOKE, answer)

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 from ray.exceptions import ActorDiedError, RayActorError
 
+from deployments.asked import asked_of
 from deployments.handles import GRACE_S, Handle
 from serve_app.channel.port import Address, Channel, Lost
 from serve_app.domain.ids import TurnKey
@@ -128,6 +129,7 @@ class RemoteTurns:
         self._handle = handle.options(_by_reference=True)
         self._channel = channel
         self._max_items = max_items
+        self._asked = asked_of("Turns")
         self._sending: set[asyncio.Task[None]] = set()
         self._starting: set[str] = set()
 
@@ -186,7 +188,8 @@ class RemoteTurns:
         wait_s = FIRST_WAIT_S
         for sent in range(MAX_SENDS):
             try:
-                ran = await run_turn.remote(key, to, after_seq, dead)
+                with self._asked.running():
+                    ran = await run_turn.remote(key, to, after_seq, dead)
             except RayActorError as error:
                 # Only who is dead for certain is named; one that cannot be reached may be alive and writing.
                 if isinstance(error, ActorDiedError) and error.actor_id is not None:

@@ -16,11 +16,14 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.binding import bind_replica_server
 from deployments.metrics import ServeMetrics
+from deployments.needs import Needs
+from deployments.stage_report import Figures, Replica, Reporter, pack_report
 from serve_app.channel.zeromq import ZeromqBounds, ZeromqChannel
 from serve_app.credentials import Secrets, secret_values
 from serve_app.domain.turns import Owner
 from serve_app.redaction import hide
 from serve_app.settings import Settings
+from serve_app.stage_load import StageLoad
 from serve_app.telemetry import configure_logging
 
 EVERY_INTERFACE = "::"
@@ -51,8 +54,25 @@ class Shell:
         self.metrics = ServeMetrics()
         self._gauges = asyncio.create_task(self.metrics.keep_gauges(), context=contextvars.Context())
         self._channel_secret = context.channel_secret
+        self.load = StageLoad()
+        self._needs = Needs(self.load)
+        self._reporter = Reporter(_this_replica(), self.load, self.metrics, self.figures)
         await self.start(**peers)
+        self._reporter.start()
+        self._exports = asyncio.create_task(self._reporter.keep_exported(), context=contextvars.Context())
         _spare_collector()
+
+    def figures(self) -> Figures:
+        """What this stage has to say beside what every stage has. Asked from when it has started."""
+        return Figures()
+
+    async def stage_state(self) -> bytes:
+        """What this replica is doing; see ``deployments.graph_state``."""
+        return pack_report(self._reporter.report())
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Serve's controller is told every few seconds; see ``deployments.autoscaling``."""
+        return self._needs.told()
 
     async def open_channel(self, tick_ms: int | None = None, calls: int | None = None) -> ZeromqChannel:
         """This replica's channel, listening. ``tick_ms`` is for stages whose sends are batched already. ``calls``: how many are
@@ -85,6 +105,16 @@ def _log_name(stage: str) -> str:
     """Replicas of a stage do not share a file: rotating it would lose the others' lines."""
     rank = serve.get_replica_context().rank.rank
     return stage if rank == 0 else f"{stage}-{rank}"
+
+
+def _this_replica() -> Replica:
+    mine = serve.get_replica_context()
+    return Replica(
+        stage=mine.deployment,
+        replica=mine.replica_tag,
+        node=ray.util.get_node_ip_address(),  # type: ignore[no-untyped-call]
+        slots=mine._deployment_config.max_ongoing_requests,
+    )
 
 
 def owner_of(channel: ZeromqChannel) -> Owner:

@@ -10,11 +10,13 @@ from ray import serve
 
 from deployments.remote_store import serve_appends, serve_calls
 from deployments.shell import Shell
+from deployments.stage_report import Figures
 from serve_app.access.directory import StoredDirectory
 from serve_app.access.port import Access, Directory
 from serve_app.access.resolver import AccessResolver
 from serve_app.caching.connect import connect as connect_cache
 from serve_app.credentials import Secrets
+from serve_app.domain.stages import QuotaState
 from serve_app.errors import Overloaded, ParleyError
 from serve_app.quotas.admission import admitting
 from serve_app.quotas.connect import connect as connect_quotas
@@ -40,12 +42,14 @@ MAX_CALLS = 4_096
 
 @serve.deployment(name="Store")
 class StoreDeployment(Shell):
+    _request_units = 0.0
+
     async def start(self) -> None:
         secrets = Secrets.from_environment()
         self._quotas = connect_quotas(self.settings, secrets)
         self._rates = connect_rates(self.settings, secrets)
         cache = connect_cache(self.settings, secrets)
-        store = await connect(self.settings, secrets, self.metrics, cache)
+        store = await connect(self.settings, secrets, self.metrics, cache, self._charged)
         once = counted_once(self.settings)
         self._store = admitting(store, self._quotas, self.settings.limits, self.metrics, counted_once=once)
         await self._store.check()
@@ -58,8 +62,8 @@ class StoreDeployment(Shell):
             "provider_quota": (Rates, self._rates),
         }
         self._channel = await self.open_channel(calls=MAX_CALLS)
-        serve_appends(self._store, self._channel)
-        serve_calls(self.invoke, self._channel)
+        serve_appends(self._store, self._channel, self.load)
+        serve_calls(self._invoke, self._channel, self.load)
         self._upkeep = asyncio.create_task(self._prune())
         self._levels = asyncio.create_task(self._show_levels())
 
@@ -69,6 +73,12 @@ class StoreDeployment(Shell):
         """Calls a method of the Store port, or with a ``service`` of a port that lives beside the store, because what it keeps in
         memory must be kept once. What is logged meanwhile carries ``request_id``.
         """
+        with self.load.running():
+            return await self._invoke(service, method, args, kwargs, request_id)
+
+    async def _invoke(
+        self, service: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], request_id: str
+    ) -> Any:
         port, adapter = self._services[service]
         if method.startswith("_") or not hasattr(port, method):
             raise AttributeError(method)
@@ -80,6 +90,23 @@ class StoreDeployment(Shell):
 
     async def channel_endpoint(self) -> str:
         return self._channel.endpoint
+
+    def figures(self) -> Figures:
+        """The embedded store alone has a writer, and a queue before it."""
+        quotas = (
+            QuotaState(endpoint=level.endpoint, kind=level.kind, limit=level.limit, used=level.used)
+            for level in self._rates.levels()
+        )
+        return Figures(
+            slots=MAX_CALLS,
+            queued=getattr(self._store, "queued", 0),
+            writer_s=getattr(self._store, "writer_s", 0.0),
+            request_units=self._request_units,
+            quotas=tuple(quotas),
+        )
+
+    def _charged(self, request_units: float) -> None:
+        self._request_units += request_units
 
     async def check_health(self) -> None:
         queued = getattr(self._store, "queued", None)  # the embedded store's, where it is that

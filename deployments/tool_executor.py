@@ -7,6 +7,7 @@ from ray import serve
 from deployments.handles import Handle
 from deployments.remote_store import remote_store
 from deployments.shell import Shell
+from deployments.stage_report import Figures
 from serve_app.domain.identity import Principal
 from serve_app.domain.tools import ToolCall, ToolResult, ToolServerState, ToolSet
 from serve_app.embedded import tool_variables
@@ -26,12 +27,16 @@ class ToolExecutorDeployment(Shell):
     async def call(
         self, call: ToolCall, principal: Principal, deadline: float, idempotency_key: str, request_id: str
     ) -> ToolResult:
-        return await self._tools.call(
-            call, principal, deadline=deadline, idempotency_key=idempotency_key, request_id=request_id
-        )
+        with self.load.running():
+            return await self._tools.call(
+                call, principal, deadline=deadline, idempotency_key=idempotency_key, request_id=request_id
+            )
 
     async def servers(self) -> list[ToolServerState]:
         return await self._tools.servers()
+
+    def figures(self) -> Figures:
+        return Figures(queued=self._tools.waiting)
 
     async def __del__(self) -> None:
         await self._tools.aclose()

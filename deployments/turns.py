@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 from ray import serve
 
+from deployments.autoscaling import WAITING
 from deployments.draining import before_draining
 from deployments.handles import Handle, RemoteModels, RemoteTools
 from deployments.remote_prompts import RemotePrompts
@@ -49,7 +50,12 @@ class TurnsDeployment(Shell):
     async def run_turn(self, key: TurnKey, to: Address | None, after_seq: int, dead: Sequence[str]) -> bool:
         """Runs an accepted turn to its end; ``to`` is shown its events on the channel. False where it could not be claimed."""
         follower = None if to is None else RemoteFollower(self._channel, to)
-        return await self._stage.run_turn(key, follower, after_seq, dead=dead)
+        with self.load.running():
+            return await self._stage.run_turn(key, follower, after_seq, dead=dead)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """As every stage's, and how many turns only wait for their users."""
+        return await super().record_autoscaling_stats() | {WAITING: self._stage.waiting}
 
     async def _drain(self) -> None:
         self._stage.drain()

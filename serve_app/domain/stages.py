@@ -26,11 +26,13 @@ class ReplicaState(Struct, frozen=True):
     """One replica, at ``at`` (Unix seconds). Counters are since it started.
 
     What a call is depends on the stage: a connection or request (Ingress), a turn (Turns), a stream (ModelGateway), a tool call
-    (ToolExecutor), a call of the port (PromptBuilder, Store). ``slots`` is how many it takes at a time. ``busy_s`` is the sum of
-    the durations of all calls, those that run now included: its growth per second is the mean number that ran at once.
+    (ToolExecutor), a call of the port (PromptBuilder, Store). ``calls`` have begun; those that run now are among them. ``slots``
+    is how many it takes at a time. ``busy_s`` is the sum of the durations of all calls, those that run now included: its growth
+    per second is the mean number that ran at once. What ``failed`` failed by the stage's own fault: a refusal is an answer.
     ``loop_cpu_s`` is CPU of the thread that runs the stage's event loop, of which there is one second per second; ``cpu_s`` is
-    that of the whole process. ``loop_lag_ms`` is the longest that the loop came late since the last reading or in the last
-    second. ``writer_s`` is how long the embedded store's one writer has worked. ``queued`` is what waits inside the stage.
+    that of the whole process. ``loop_lag_ms`` is the longest that the loop came late in the last second or two, whoever else has
+    read it. ``writer_s`` is how long the embedded store's one writer has worked. ``queued`` is what waits inside the stage.
+    ``node`` is the machine's address. A development graph's Companions are there as well.
     """
 
     stage: str

@@ -140,7 +140,7 @@ def create_app(services: IngressServices) -> FastAPI:
             expose_headers=list(_EXPOSED_HEADERS),
             max_age=600,
         )
-    app.add_middleware(Edge, settings=services.settings, metrics=services.metrics)
+    app.add_middleware(Edge, settings=services.settings, metrics=services.metrics, load=services.load)
     return app
 
 

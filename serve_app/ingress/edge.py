@@ -21,6 +21,7 @@ from serve_app.ingress.limits import body_limit_bytes, too_large
 from serve_app.ingress.origins import needs_origin_check, origin_allowed
 from serve_app.redaction import begin_request
 from serve_app.settings import Settings
+from serve_app.stage_load import StageLoad
 from serve_app.telemetry import Metrics, logger
 from serve_app.wire.openai_errors import encode_openai_error, speaks_openai
 from serve_app.wire.problems import encode_problem
@@ -63,8 +64,10 @@ def is_request_id(given: str) -> bool:
 class Edge:
     """The outermost middleware. An exception that nobody handled ends here, as a problem that says nothing of it."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, load: StageLoad) -> None:
+        """``load`` counts requests and connections from their beginning to their end."""
         self.app = app
+        self.load = load
         self.settings = settings
         self.metrics = metrics
         self.heads = Heads(settings)
@@ -84,13 +87,14 @@ class Edge:
         begin_request(headers, QueryParams(scope["query_string"]))
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        if scope["type"] == "websocket":
-            if (wrong := self.heads.refusal(scope)) is None:
-                await self.app(scope, receive, send)
-            else:
-                await _refuse_handshake(scope, send, *wrong)
-            return
-        await _Exchange(self, scope, receive, send, request_id).run(headers)
+        with self.load.running():
+            if scope["type"] == "websocket":
+                if (wrong := self.heads.refusal(scope)) is None:
+                    await self.app(scope, receive, send)
+                else:
+                    await _refuse_handshake(scope, send, *wrong)
+                return
+            await _Exchange(self, scope, receive, send, request_id).run(headers)
 
 
 class _Exchange:
@@ -191,6 +195,8 @@ class _Exchange:
     def _account(self, begun: float) -> None:
         route = self._route()
         self._edge.metrics.count("parley_http_requests_total", route=route, status=str(self._status))
+        if self._status >= 500:
+            self._edge.load.failed += 1
         if self._scope["path"] in _QUIET_PATHS:
             return
         _log.info(

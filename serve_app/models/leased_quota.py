@@ -66,6 +66,11 @@ class LeasedQuota:
         wait_s = min(WAIT_S[priority], max(0.0, deadline - self._wall()))
         return await account.reserve(model, tenant_id, max(1, tokens), priority, wait_s)
 
+    @property
+    def waiting(self) -> int:
+        """Calls of this replica in line for a quota."""
+        return sum(account.waiting for account in self._accounts.values())
+
     def useful_streams(self) -> float | None:
         """How many calls at once the quotas can feed, as far as this replica has seen calls; None: any number."""
         calls = {provider: account.calls() for provider, account in self._accounts.items()}

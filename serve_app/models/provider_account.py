@@ -85,6 +85,11 @@ class ProviderAccount:
     def limited(self, model: str) -> bool:
         return "" in self._limits or model in self._limits
 
+    @property
+    def waiting(self) -> int:
+        """Calls in line."""
+        return len(self._waiting)
+
     def calls(self) -> Mapping[str, tuple[float, float]]:
         return self._ledger.calls()
 

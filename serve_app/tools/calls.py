@@ -53,6 +53,11 @@ class Slots:
         self._most_waiting = slots * MAX_WAITING_FACTOR
         self._waiting = 0
 
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a slot."""
+        return self._waiting
+
     async def take(self) -> None:
         """Waits for a slot. Raises ServerBusy where too many wait already."""
         if self._waiting >= self._most_waiting:

@@ -79,6 +79,11 @@ class McpToolExecutor:
     async def aclose(self) -> None:
         await asyncio.gather(*(server.aclose() for server in self._servers.values()))
 
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a slot of their server, or for one that all servers share."""
+        return sum(server.waiting for server in self._servers.values())
+
     async def servers(self) -> list[ToolServerState]:
         return [server.state() for server in self._servers.values()]
 

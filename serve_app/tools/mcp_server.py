@@ -88,6 +88,11 @@ class McpServer:
         return self.config.name
 
     @property
+    def waiting(self) -> int:
+        """Calls that wait for a slot."""
+        return self._slots.waiting
+
+    @property
     def known(self) -> tuple[OfferedTool, ...]:
         """The tools as last listed, whether or not the server is up; those in quarantine are not among them."""
         return self._usable

@@ -79,6 +79,11 @@ class TurnsStage:
         """Turns that run here now."""
         return len(self._running)
 
+    @property
+    def waiting(self) -> int:
+        """How many of them only wait for their users."""
+        return sum(turn_log.only_waits for turn_log in self._writer.all)
+
     def start(self) -> None:
         self._writer.start()
         self._sweeper = asyncio.create_task(self._sweep(), name="turn-sweeper", context=contextvars.Context())

@@ -95,6 +95,7 @@ ROUTES: dict[tuple[str, str], Rule] = {
     ("GET", "/api/admin/audit"): Rule("admin", 404),
     ("GET", "/api/admin/usage"): Rule("admin", 404),
     ("GET", "/api/admin/usage/sums"): Rule("admin", 404),
+    ("GET", "/api/admin/stages"): Rule("platform"),
     ("GET", "/api/admin/tools"): Rule("platform"),
     ("POST", "/api/admin/tools/{name}/approve"): Rule("platform"),
 }

@@ -96,6 +96,11 @@ class SqliteStore:
         """Writes waiting now, for a gauge."""
         return self._writer.queued
 
+    @property
+    def writer_s(self) -> float:
+        """How long the writer has worked, in seconds."""
+        return self._writer.worked_s
+
     # Conversations
 
     async def ensure_conversation(self, key: ConversationKey) -> Conversation:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
@@ -59,6 +60,8 @@ class Writer:
         self._queue: SimpleQueue[_Operation | None] = SimpleQueue()
         self._gate = threading.Lock()
         self._closed = False
+        # Seconds until it last had nothing to do, and since when it works; one value, as another thread reads both.
+        self._worked: tuple[float, float | None] = (0.0, None)
         self._thread = threading.Thread(target=self._work, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -66,6 +69,12 @@ class Writer:
     def queued(self) -> int:
         """Operations waiting now."""
         return self._queue.qsize()
+
+    @property
+    def worked_s(self) -> float:
+        """How long it has been at work since it was made, until now, in seconds; waiting for operations is not work."""
+        worked_s, since = self._worked
+        return worked_s if since is None else worked_s + time.perf_counter() - since
 
     async def run(
         self, function: Callable[Concatenate[apsw.Connection, float, P], T], *args: P.args, **kwargs: P.kwargs
@@ -98,8 +107,11 @@ class Writer:
         while open_:
             group, open_ = self._take()
             if group:
+                worked_s, since = self._worked[0], time.perf_counter()
+                self._worked = (worked_s, since)
                 self._commit(group)
                 _resolve(group)
+                self._worked = (worked_s + time.perf_counter() - since, None)
         self._connection.close()
 
     def _take(self) -> tuple[list[_Operation], bool]:

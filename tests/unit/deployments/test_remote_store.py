@@ -24,6 +24,7 @@ from serve_app.domain.turns import AppendTurn, FinishTurn, NewTurn, Owner, Query
 from serve_app.domain.usage import Usage
 from serve_app.errors import DeadlineExceeded, InvalidInput, NotFound, Overloaded, StageUnavailable
 from serve_app.settings import ChannelSettings
+from serve_app.stage_load import StageLoad
 from serve_app.storage.memory import MemoryStore
 from serve_app.storage.port import Store
 from tests.unit.deployments.handles import FakeHandle, raised_remotely
@@ -38,13 +39,14 @@ class StoreStage:
     def __init__(self, store: Store, channel: LocalChannel) -> None:
         self.store = store
         self.channel = channel
+        self.load = StageLoad()
         self.listen()
         self.request_ids: list[str] = []
         self.fake = FakeHandle(invoke=self.invoke, channel_endpoint=self.channel_endpoint)
 
     def listen(self) -> None:
-        serve_appends(self.store, self.channel)
-        serve_calls(self.answer, self.channel)
+        serve_appends(self.store, self.channel, self.load)
+        serve_calls(self.answer, self.channel, self.load)
 
     async def answer(
         self, service: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], request_id: str

@@ -44,6 +44,11 @@ class Context:
     class replica_id:  # noqa: N801 - as Serve's context has it
         unique_id = "r7"
 
+    class _deployment_config:  # noqa: N801
+        max_ongoing_requests = 50
+
+    deployment = "Echo"
+    replica_tag = "r7"
     rank = Rank()
 
 

@@ -96,6 +96,24 @@ async def test_a_call_waits_no_longer_than_its_deadline_and_is_told_when_to_come
 
 
 @simulated
+async def test_calls_in_line_are_counted_for_as_long_as_they_wait(bench: Bench) -> None:
+    await bench.fill()
+    assert bench.quota.waiting == 0
+    calls = [
+        asyncio.ensure_future(bench.quota.reserve("p/any", "a", 1_400, "live", bench.loop.time() + 60))
+        for _ in range(2)
+    ]
+    await asyncio.sleep(1)
+    assert bench.quota.waiting == 2
+    calls[0].cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert bench.quota.waiting == 1
+    (await calls[1]).settle(10)
+    assert bench.quota.waiting == 0
+
+
+@simulated
 async def test_what_was_reserved_too_much_is_given_back_and_what_was_too_little_is_charged(bench: Bench) -> None:
     first = await bench.quota.reserve("p/any", "a", 1_000, "live", 60)
     await asyncio.sleep(5)

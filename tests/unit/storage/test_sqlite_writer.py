@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -242,3 +243,23 @@ async def test_a_full_disk_is_overloaded_and_the_store_works_again_when_there_is
     await store.check()
     await store.ensure_conversation(conversation_key("after"))
     await store.close()
+
+
+async def test_time_at_work_is_counted_while_it_works_and_time_in_wait_is_not(writer: Writer) -> None:
+    assert writer.worked_s == 0
+    gate = Gate()
+    held = asyncio.create_task(writer.run(gate))
+    await gate.wait_entered()
+    before = writer.worked_s
+    begun = time.monotonic()
+    async with asyncio.timeout(BOUND_S):
+        while writer.worked_s < before + 0.05:  # noqa: ASYNC110 - it grows by itself
+            await asyncio.sleep(0.01)
+    assert writer.worked_s - before <= time.monotonic() - begun + 0.01, "no faster than time"
+    gate.opened.set()
+    await held
+    async with asyncio.timeout(BOUND_S):
+        while writer.worked_s != (rested := writer.worked_s):  # noqa: ASYNC110 - until it waits again
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.02)
+    assert writer.worked_s == rested >= before + 0.05

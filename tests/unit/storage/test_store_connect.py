@@ -37,3 +37,14 @@ async def test_with_a_cache_the_messages_of_the_same_store_are_cached(tmp_path: 
     await store.ensure_conversation(conversation_key())
     assert (await store.list_messages(conversation_key())).items == ()
     await store.close()
+
+
+async def test_the_embedded_store_says_how_long_its_writer_has_worked_through_whatever_is_around_it(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(store="local", data_dir=tmp_path / "data", cache=CacheSettings(backend="memory"))
+    store = await connect(settings, Secrets(), MemoryMetrics())
+    await store.ensure_conversation(conversation_key())
+    assert getattr(store, "writer_s", 0.0) > 0
+    assert getattr(store, "queued", None) == 0
+    await store.close()

@@ -372,9 +372,10 @@ async def test_a_replica_that_is_to_go_leaves_a_turn_that_only_waits_to_another(
             return all(turn_log.only_waits for turn_log in one.stage._writer.all)
 
         await until(waits)
+        assert (one.stage.running, one.stage.waiting) == (1, 1)
         one.stage.drain()
         assert (await running)[-1] == TailEnd(complete=False)
-        assert one.stage.running == 0
+        assert (one.stage.running, one.stage.waiting) == (0, 0)
         clock.ahead_s = 60
         running = asyncio.create_task(two.run(key))
         await answer(two, key, approval_id, True)
@@ -385,7 +386,7 @@ async def test_a_replica_that_is_to_go_leaves_a_turn_that_only_waits_to_another(
         working = asyncio.create_task(busy.run(at_work))
         await busy.models.holding.wait()
         busy.stage.drain()
-        assert busy.stage.running == 1
+        assert (busy.stage.running, busy.stage.waiting) == (1, 0)
         busy.models.replies[0].hold.set()  # type: ignore[union-attr]
         assert (await working)[-1] == TailEnd(complete=True)
 
