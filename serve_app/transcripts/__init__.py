@@ -1,1 +1,1 @@
-"""Recorded conversations, whatever wrote them down."""
+"""Recorded conversations: what they are, and the files they come in."""

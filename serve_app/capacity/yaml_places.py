@@ -1,0 +1,55 @@
+"""Where in a YAML file a value is that was refused: pydantic knows the path, YAML's nodes know the lines."""
+
+from __future__ import annotations
+
+import yaml
+from pydantic import ValidationError
+
+
+def problem(tree: yaml.Node | None, error: ValidationError) -> str:
+    """The first problem as the rest of a sentence that has named the file: line, key, what is wrong, and what to do."""
+    first = error.errors()[0]
+    key, line = _place(tree, first["loc"])
+    where = f"line {line}, " if line else ""
+    kind, message = first["type"], first["msg"].removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        return f"{where}has the key '{key}', which does not exist; remove it or correct its name."
+    if kind == "missing":
+        return f"{where}lacks the key '{key}'; add it."
+    named = f"has a value for '{key}' that cannot be used" if key else "cannot be used"
+    return f"{where}{named}: {message[:1].lower()}{message[1:]}."
+
+
+def _place(tree: yaml.Node | None, location: tuple[int | str, ...]) -> tuple[str, int | None]:
+    """Key and line. What pydantic's path has beside the file's (the tag of a union's member) is left out."""
+    node, line, path = tree, None, ""
+    for position, part in enumerate(location):
+        found = _below(node, part)
+        if found is None and position < len(location) - 1:
+            continue
+        if found is None and _is_tag(node, part):
+            continue
+        path += f"[{part}]" if isinstance(part, int) else f"{'.' if path else ''}{part}"
+        if found is not None:
+            node, line = found
+    if line is None and node is not None:
+        line = node.start_mark.line + 1
+    return path, line
+
+
+def _is_tag(node: yaml.Node | None, part: int | str) -> bool:
+    """Whether ``part`` names the member of a union that the value was taken for: its ``kind``, or what a number stands for."""
+    if isinstance(node, yaml.MappingNode):
+        return any(key.value == "kind" and value.value == part for key, value in node.value)
+    return isinstance(node, yaml.ScalarNode) and isinstance(part, str)
+
+
+def _below(node: yaml.Node | None, part: int | str) -> tuple[yaml.Node, int] | None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == part:
+                return value, key.start_mark.line + 1
+    elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        value = node.value[part]
+        return value, value.start_mark.line + 1
+    return None
