@@ -18,6 +18,8 @@ class ResourceUse(Struct, frozen=True):
       ``writer``  the embedded store's one writer (capacity 1)
       ``cpu``     all cores of a machine (``stage`` is the node; capacity its cores)
       ``memory``  bytes (``stage`` is a stage or a node)
+      ``process`` all CPU of a stage's processes, every thread (seconds per second; bounded by the machine only)
+      ``request_units``  what a store that counts them was charged (per second; the bound is what was bought)
       ``requests``, ``tokens``  a provider's quota (``stage`` is the endpoint; per second)
     ``used`` is the mean of the phase in the resource's unit per second, ``capacity`` what all replicas together have.
     ``queued`` is how much waited for it, on average. ``capacity`` 0 means that it has no bound.
