@@ -13,7 +13,16 @@ COVERAGE ?=  # --cov: what runs without a graph must be covered; that doubles it
 unexport PYTHONDONTWRITEBYTECODE  # bytecode compiled once makes every start several times faster
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test run test test-azure lint security chaos test-long peers lock benchmark clean
+
+# A load test and a plan from it; SCENARIO=… LOAD="--rate 10 --duration 2m" USERS=… PLAN="--machine …" REPORT=…
+SCENARIO ?= steps
+USERS    ?= 50000
+REPORT   ?= reports/$(notdir $(basename $(SCENARIO)))-$(shell date +%Y%m%d-%H%M%S)
+REPORT   := $(REPORT)
+LOAD     ?=
+PLAN     ?= --turns-per-user-hour 6
+
+.PHONY: help setup setup-test run load test test-azure lint security chaos capacity-test test-long peers lock benchmark clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +33,12 @@ setup-test: $(VENV)/.installed-test
 
 run: setup  ## start everything on http://127.0.0.1:8000
 	@exec $(BIN)/parley serve
+
+load: setup-test  ## how much a graph of this machine carries: a report, and a plan for 50,000 users (SCENARIO=steps LOAD=…)
+	@$(BIN)/parley load run $(SCENARIO) --start --report $(REPORT) $(LOAD) || code=$$?; \
+	  test "$${code:-0}" -le 1 -a -f $(REPORT)/report.json || exit $${code:-1}; \
+	  $(BIN)/parley capacity plan --report $(REPORT) --users $(USERS) $(PLAN) || exit; \
+	  echo "Report: $(REPORT)/report.html"; exit $${code:-0}
 
 test: setup-test peers  ## run the whole suite
 	$(BIN)/python -m pytest -n 4 $(BUSY) $(if $(strip $(COVERAGE)),,$(WAITING)) $(LONG:%=--ignore=%) $(COVERAGE)
@@ -42,6 +57,9 @@ test-long: setup-test peers  ## what takes long: end to end over Azure's stores,
 
 chaos: setup-test  ## kill, stall and cut a running graph, and print what became of its turns
 	$(BIN)/python -m tests.chaos $(CHAOS)
+
+capacity-test: setup-test  ## predict the limit of graphs that are slow on purpose, measure it, and compare (10 minutes)
+	$(BIN)/python -m pytest -s tests/capacity
 
 lint: setup-test  ## format, lint, import direction, types
 	$(BIN)/ruff format --check .

@@ -36,6 +36,8 @@ class Secrets(BaseModel):
     """Whoever has it administers the platform: for the first steps, and for automation."""
     parley_keys: SecretStr | None = None
     """Keys that stored secrets are encrypted with, the newest first and split by commas; see ``serve_app.keys``."""
+    parley_load_token: SecretStr | None = None
+    """What the users of a load test show, where the server asks for credentials; the server itself has no use for it."""
 
     @field_validator("parley_admin_token")
     @classmethod

@@ -28,6 +28,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "turn": ("serve_app.cli.turn:turn", "Show what a turn did and why."),
     "store": ("serve_app.cli.store:store", "Make the store on Azure ready, and copy one store into another."),
     "admin": ("serve_app.cli.admin:admin", "Administer tenants, users and keys of a running Parley."),
+    "load": ("serve_app.cli.load:load", "Put load on a graph, measure it, and write a report."),
+    "capacity": (
+        "serve_app.cli.capacity:capacity",
+        "From a load test's report to a capacity plan; check it; simulate a day.",
+    ),
     "env": (
         "serve_app.cli.serve:env",
         "Print what `serve run serve_config.yaml` needs in its environment on one machine.",

@@ -491,8 +491,9 @@ def test_a_file_can_refer_to_a_variable_that_may_be_missing(monkeypatch: pytest.
 
 # -- nobody else reads the environment -------------------------------------------------------------------------------
 
-READERS = {"credentials.py", "settings.py", "cli/supervisor.py"}
-"""The supervisor passes its own environment on to its child."""
+
+READERS = {"credentials.py", "settings.py", "cli/supervisor.py", "cli/child.py"}
+"""Those that start processes pass their own environment on."""
 
 
 def test_no_other_module_reads_the_environment() -> None:

@@ -36,7 +36,21 @@ def test_a_commands_line_in_the_list_is_the_first_of_its_own_help(name: str) -> 
 
 
 @pytest.mark.parametrize(
-    "name", ["serve", "chat", "doctor", "tools", "turn show", "store init", "store copy", "store show"]
+    "name",
+    [
+        "serve",
+        "chat",
+        "doctor",
+        "tools",
+        "turn show",
+        "store init",
+        "store copy",
+        "store show",
+        "load run",
+        "load report",
+        "load compare",
+        "load scenarios",
+    ],
 )
 def test_each_commands_help_names_its_exit_codes(run: Run, name: str) -> None:
     result = run(*name.split(), "--help")
