@@ -165,6 +165,11 @@ def _installed(package: str) -> bool:
         return False
 
 
+def with_references(value: Any, lookup: Lookup) -> Any:
+    """``value``, as YAML gives it, with its references replaced; one without value and default becomes empty."""
+    return _resolved(value, lookup, set())
+
+
 def _resolved(value: Any, lookup: Lookup, missing: set[str]) -> Any:
     """``value`` with its references replaced; names without a value and without a default are added to ``missing``."""
     if isinstance(value, dict):
