@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 
+from serve_app.capacity.demands import Demand
 from serve_app.capacity.knee import Knee
 from serve_app.capacity.model import BOUNDED, MACHINE, Limit, Prediction
 from serve_app.capacity.phases import phase_reports
@@ -15,8 +18,13 @@ from serve_app.capacity.scenario import Load, Scenario
 from serve_app.capacity.shapes import StepsShape
 from serve_app.errors import ConfigError
 
-FROM, BY, TO = 0.7, 0.2, 1.5
-"""Steps around the predicted limit, in shares of it: two below, two near, one well beyond it."""
+AROUND = (0.7, 0.2, 2.1)
+"""Steps around the predicted limit, in shares of it (first, by, last). They end by themselves where the graph can no more."""
+NEARER = (0.45, 0.15, 0.75)
+"""Steps below it, for a prediction from rates that are nearer to it."""
+NEAR = 0.5
+"""A prediction from rates below this share of the limit is made again from nearer ones: what a turn asks of a resource changes
+with load where work is batched, as by the store's writer, which commits together what comes together."""
 LEAST_RATE = 0.2
 FULL = 0.85
 """Slots are handed on by a router that comes back to them after a moment, so a stage that is full has a few empty."""
@@ -43,13 +51,23 @@ class Verification(Struct, frozen=True):
     why: str
 
 
-def steps_around(scenario: Scenario, per_s: float, each_s: float) -> Scenario:
-    """The scenario's users, in open arrivals from below to beyond ``per_s``. Raises ConfigError where that rate says nothing."""
+def is_near(prediction: Prediction, demands: Sequence[Demand]) -> bool:
+    """Whether what bounds the graph was measured at rates that are near enough to the limit."""
+    limit = prediction.bottleneck
+    return limit is None or any(
+        (demand.stage, demand.resource) == (limit.stage, limit.resource) and demand.measured_to >= NEAR * limit.per_s
+        for demand in demands
+    )
+
+
+def steps_at(scenario: Scenario, per_s: float, shares: tuple[float, float, float], each_s: float) -> Scenario:
+    """The scenario's users, in open arrivals at ``shares`` of ``per_s``. Raises ConfigError where that rate says nothing."""
     if not LEAST_RATE <= per_s < 100_000:
         raise ConfigError(
             f"A limit of {per_s:.3g} turns a second cannot be measured in steps; run the load test at other rates."
         )
-    shape = StepsShape(first=per_s * FROM, by=per_s * BY, last=per_s * TO, each_s=each_s)
+    first, by, last = (per_s * share for share in shares)
+    shape = StepsShape(first=first, by=by, last=last, each_s=each_s)
     load = Load(model="open", shape=shape, users_max=scenario.load.users_max)
     # What is looked for is the limit and not an SLO, which would end the steps before it.
     slo = scenario.slo.model_copy(update={"ttft_p95_s": None, "turn_p95_s": None, "errors": 1.0})

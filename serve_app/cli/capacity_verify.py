@@ -12,14 +12,14 @@ import typer
 from rich.console import Console
 
 from deployments.options import load_serve_config
-from serve_app.capacity.measured import measure
+from serve_app.capacity.measured import Measured, measure
 from serve_app.capacity.model import Prediction, StageSize, predict
 from serve_app.capacity.run import Run, load_run
 from serve_app.capacity.run_folder import write_value
 from serve_app.capacity.samples import SERVE_CONFIG
 from serve_app.capacity.scaled_config import scaled_config
 from serve_app.capacity.scenario import Scenario, scenario_yaml
-from serve_app.capacity.verification import Verification, steps_around
+from serve_app.capacity.verification import AROUND, NEARER, Verification, is_near, steps_at
 from serve_app.capacity.verification import verify as compare
 from serve_app.cli.capacity_plan import PLANNED_CONFIG
 from serve_app.cli.load_graph import StartedGraph, started_graph
@@ -59,10 +59,10 @@ def verify(
         config = Path(folder) / SERVE_CONFIG
         config.write_text(text, encoding="utf-8")
         load_serve_config(config)
-        prediction = predict(measured.demands, sizes)
-        _show_prediction(console, chosen, sizes, prediction)
         target = out or report / f"verify-{time.strftime('%Y%m%d-%H%M%S')}"
         with started_graph(config, tell=lambda said: console.print(f"{said} …")) as graph:
+            prediction = predict_limit(graph, run.scenario, measured, sizes, Path(folder) / "nearer", step_s)
+            _show_prediction(console, chosen, sizes, prediction)
             result = measure_limit(graph, run.scenario, prediction, target, step_s)
     write_value(target / VERIFICATION, result)
     console.print(f"[bold]{result.says}[/bold]", soft_wrap=True)
@@ -71,12 +71,33 @@ def verify(
     raise typer.Exit(0 if result.off is not None else 1)
 
 
+def predict_limit(
+    graph: StartedGraph,
+    scenario: Scenario,
+    measured: Measured,
+    sizes: dict[str, StageSize],
+    folder: Path,
+    step_s: float,
+) -> Prediction:
+    """The limit that ``measured`` says; where that is far beyond the rates it was measured at, ``graph`` is loaded nearer to it
+    first, still below it, into the new folder ``folder``."""
+    prediction = predict(measured.demands, sizes)
+    if is_near(prediction, measured.demands):
+        return prediction
+    run = loaded(graph, steps_at(scenario, prediction.per_s, NEARER, step_s), folder)
+    try:
+        again = predict(measure(run).demands, sizes)
+    except ConfigError:  # the graph could not keep up even there: what was said of it at first is all there is
+        return prediction
+    return again if again.bottleneck is not None else prediction
+
+
 def measure_limit(
     graph: StartedGraph, scenario: Scenario, prediction: Prediction, folder: Path, step_s: float
 ) -> Verification:
     """Loads ``graph`` in steps around the predicted limit, into the new folder ``folder``. Raises ConfigError where nothing was
     predicted, or the limit cannot be measured."""
-    run = loaded(graph, steps_around(scenario, prediction.per_s, step_s), folder)
+    run = loaded(graph, steps_at(scenario, prediction.per_s, AROUND, step_s), folder)
     return compare(prediction, run)
 
 

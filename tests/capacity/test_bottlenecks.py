@@ -15,11 +15,10 @@ import pytest
 import yaml
 
 from serve_app.capacity.measured import measure
-from serve_app.capacity.model import predict
 from serve_app.capacity.run_folder import write_value
 from serve_app.capacity.scaled_config import scaled_config
 from serve_app.capacity.scenario import Scenario
-from serve_app.cli.capacity_verify import loaded, measure_limit
+from serve_app.cli.capacity_verify import loaded, measure_limit, predict_limit
 from serve_app.cli.load_graph import started_graph
 from serve_app.settings import PROJECT_ROOT
 
@@ -100,7 +99,7 @@ def test_the_limit_is_predicted_within_a_fifth_and_the_scarce_stage_is_named(nam
     with started_graph(config, environment) as graph:
         scenario = _scenario(case)
         measured = measure(loaded(graph, scenario, tmp_path / "calm"))
-        prediction = predict(measured.demands, sizes)
+        prediction = predict_limit(graph, scenario, measured, sizes, tmp_path / "nearer", STEP_S)
         _say(name, prediction.says, *prediction.doubts)
         limit = prediction.bottleneck
         assert limit is not None

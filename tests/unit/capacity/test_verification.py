@@ -16,7 +16,7 @@ from serve_app.capacity.report import make_report
 from serve_app.capacity.run import load_run
 from serve_app.capacity.scaled_config import scaled_config
 from serve_app.capacity.scenario import Slo
-from serve_app.capacity.verification import steps_around, verify
+from serve_app.capacity.verification import AROUND, NEARER, is_near, steps_at, verify
 from serve_app.errors import ConfigError
 from serve_app.settings import PROJECT_ROOT
 from tests.unit.capacity.synthetic import Model, write_run
@@ -68,13 +68,26 @@ def test_a_limit_that_was_not_reached_is_not_said_to_be_measured(tmp_path: Path)
 
 def test_the_steps_lie_around_the_prediction_and_look_for_the_limit_only(tmp_path: Path) -> None:
     scenario = load_run(write_run(tmp_path / "calm", replace(MODELS["store"], phase_s=10.0))).scenario
-    steps = steps_around(scenario, 10.0, 20.0)
-    assert [phase.level for phase in steps.load.shape.phases()] == pytest.approx([7.0, 9.0, 11.0, 13.0, 15.0])
+    steps = steps_at(scenario, 10.0, AROUND, 20.0)
+    levels = [phase.level for phase in steps.load.shape.phases()]
+    assert levels == pytest.approx([7.0, 9.0, 11.0, 13.0, 15.0, 17.0, 19.0, 21.0])
     assert steps.slo == Slo(errors=1.0)
     with pytest.raises(ConfigError, match="cannot be measured in steps"):
-        steps_around(scenario, 0.01, 20.0)
+        steps_at(scenario, 0.01, AROUND, 20.0)
     with pytest.raises(ConfigError, match="no limit can be predicted"):
         verify(Prediction((), "so no limit can be predicted"), load_run(tmp_path / "calm"))
+
+
+def test_a_prediction_from_rates_far_below_it_is_told_from_one_that_was_measured_near_it(tmp_path: Path) -> None:
+    demands = measure(load_run(write_run(tmp_path / "calm", MODELS["store"]))).demands
+    prediction = predict(demands)
+    assert prediction.bottleneck is not None
+    fastest = max(demand.measured_to for demand in demands)
+    far = msgspec.structs.replace(prediction.bottleneck, per_s=fastest * 2.1)
+    assert not is_near(msgspec.structs.replace(prediction, limits=(far,)), demands)
+    near = msgspec.structs.replace(prediction.bottleneck, per_s=fastest * 1.9)
+    assert is_near(msgspec.structs.replace(prediction, limits=(near,)), demands)
+    assert NEARER[2] < 1 < AROUND[2]
 
 
 def test_a_configuration_is_scaled_to_the_machine_with_replicas_of_a_fixed_number(tmp_path: Path) -> None:

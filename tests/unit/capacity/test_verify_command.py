@@ -22,6 +22,8 @@ from serve_app.cli.main import app
 from serve_app.settings import PROJECT_ROOT
 from tests.unit.capacity.synthetic import Model, write_run
 
+LOADED: list[tuple[float, ...]] = []
+"""The rates of each run."""
 CALM = Model(model_slots=10, rates=(1.0, 1.5, 2.0, 2.5), phase_s=40, refused_after_s=600)
 
 
@@ -29,6 +31,7 @@ CALM = Model(model_slots=10, rates=(1.0, 1.5, 2.0, 2.5), phase_s=40, refused_aft
 def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
     """Configurations that a graph was started with; its load test is computed."""
     configurations: list[Path] = []
+    LOADED.clear()
 
     @contextlib.contextmanager
     def graph(config: Path, **_: Any) -> Iterator[StartedGraph]:
@@ -42,6 +45,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
 
     def run_load(scenario: Path, target: str, report: Path, **_: Any) -> RunInfo:
         rates = tuple(phase.level for phase in load_scenario(scenario).load.shape.phases())
+        LOADED.append(rates)
         write_run(report, replace(CALM, rates=rates, seed=3))
         return RunInfo("verify", target, 0.0, ended="knee")
 
@@ -68,6 +72,22 @@ def test_it_says_predicted_measured_and_how_far_off(tmp_path: Path, started: lis
     assert len(started) == 1
     for deployment in load_serve_config(started[0]).applications[0].deployments:
         assert isinstance(deployment.num_replicas, int)
+
+
+def test_a_limit_far_beyond_what_was_measured_is_approached_before_it_is_predicted(
+    tmp_path: Path, started: list[Path]
+) -> None:
+    report = write_run(tmp_path / "report", replace(CALM, rates=(0.4, 0.6, 0.8)))
+    text = (PROJECT_ROOT / "serve_config.yaml").read_text(encoding="utf-8")
+    text = text.replace("max_ongoing_requests: 1000 ", "max_ongoing_requests: 10 ")
+    (report / SERVE_CONFIG).write_text(text.replace("max_replicas: 4", "max_replicas: 1"), encoding="utf-8")
+    out = tmp_path / "out"
+    result = CliRunner().invoke(app, ["capacity", "verify", "--report", str(report), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    nearer, around = LOADED
+    found = read_value(out / capacity_verify.VERIFICATION, Verification)
+    assert 0.8 < nearer[0] < nearer[-1] < around[0] * 1.1 < found.predicted < around[-1]
+    assert len(started) == 1
 
 
 def test_without_a_configuration_it_asks_for_one(tmp_path: Path, started: list[Path]) -> None:
