@@ -7,7 +7,12 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 # These start no graph, so several run at a time. Those that mostly wait fill the others' gaps, unless coverage is measured.
 BUSY    := tests/unit tests/contract tests/simulators tests/simulation tests/security tests/supply_chain tests/chaos
 WAITING := tests/e2e/page tests/e2e/cli
-LONG    := tests/chaos/test_chaos_short.py tests/e2e/test_serve_run.py tests/e2e/test_restart.py tests/contract/test_models_peers.py
+# What takes long: with a graph of its own, and without any.
+LONG    := tests/chaos/test_chaos_short.py tests/e2e/test_serve_run.py tests/e2e/test_restart.py tests/e2e/test_load.py \
+           tests/e2e/test_dashboards.py tests/nodes
+PATIENT := tests/contract/test_models_peers.py tests/simulators/load_tests \
+           $(patsubst %,tests/e2e/page/test_%.py,continuity unsent branches connection approvals)
+IGNORED := $(LONG:%=--ignore=%) $(PATIENT:%=--ignore=%)
 COVERAGE ?=  # --cov: what runs without a graph must be covered; that doubles its time
 
 unexport PYTHONDONTWRITEBYTECODE  # bytecode compiled once makes every start several times faster
@@ -41,9 +46,9 @@ load: setup-test  ## how much a graph of this machine carries: a report, and a p
 	  echo "Report: $(REPORT)/report.html"; exit $${code:-0}
 
 test: setup-test peers  ## run the whole suite
-	$(BIN)/python -m pytest -n 4 $(BUSY) $(if $(strip $(COVERAGE)),,$(WAITING)) $(LONG:%=--ignore=%) $(COVERAGE)
-	$(if $(strip $(COVERAGE)),$(BIN)/python -m pytest -n 4 $(WAITING))
-	$(BIN)/python -m pytest tests/integration tests/e2e $(WAITING:%=--ignore=%) $(LONG:%=--ignore=%) -k "not azure"
+	$(BIN)/python -m pytest -n 4 $(BUSY) $(if $(strip $(COVERAGE)),,$(WAITING)) $(IGNORED) $(COVERAGE)
+	$(if $(strip $(COVERAGE)),$(BIN)/python -m pytest -n 4 $(WAITING) $(IGNORED))
+	$(BIN)/python -m pytest tests/integration tests/e2e $(WAITING:%=--ignore=%) $(IGNORED) -k "not azure"
 
 test-azure: setup-test  ## the store's tests on an account of yours: COSMOS_ENDPOINT=… COSMOS_KEY=…
 	@test -n "$(COSMOS_ENDPOINT)" -a -n "$(COSMOS_KEY)" \
@@ -51,9 +56,11 @@ test-azure: setup-test  ## the store's tests on an account of yours: COSMOS_ENDP
 	@COSMOS_ENDPOINT="$(COSMOS_ENDPOINT)" COSMOS_KEY="$(COSMOS_KEY)" $(BIN)/python -m pytest -k cosmos --timeout 600 \
 	  tests/contract tests/simulators/storage
 
-test-long: setup-test peers  ## what takes long: end to end over Azure's stores, restarts, providers that fail, a short seeded form of chaos
+test-long: setup-test peers  ## what takes long: end to end over Azure's stores, restarts, load tests, nodes that die, a short seeded form of chaos
 	$(BIN)/python -m pytest tests/e2e $(WAITING:%=--ignore=%) -k azure
+	$(BIN)/python -m pytest -n 4 $(PATIENT)
 	$(BIN)/python -m pytest $(LONG)
+	$(BIN)/python -m pytest tests/capacity -k tool
 
 chaos: setup-test  ## kill, stall and cut a running graph, and print what became of its turns
 	$(BIN)/python -m tests.chaos $(CHAOS)

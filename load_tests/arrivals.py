@@ -74,10 +74,6 @@ class Arrivals:
                 line.appendleft(seat.value)
             raise
 
-    def free(self, entry: int) -> int:
-        """How many wait for something to become due."""
-        return len(self._free[entry])
-
     def waiting(self) -> list[Due]:
         """What nobody has taken, in no particular order."""
         return [due for line in self._lines for due in line]

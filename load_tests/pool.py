@@ -20,9 +20,12 @@ Spawn = Callable[[int, int], None]
 """Makes so many users (second) of the sharing entry (first)."""
 
 
-def missing(level_per_s: float, users: int, free: int, waiting: int, room: int) -> int:
-    """How many users to add now to an entry's ``users``, of whom ``free`` wait for a turn and the rest are busy or connecting."""
-    wanted = users - free + waiting + math.ceil(level_per_s * AHEAD_S) + SPARE
+def missing(level_per_s: float, users: int, busy: int, waiting: int, room: int) -> int:
+    """How many users to add now to an entry's ``users``, of whom ``busy`` have a turn under way; the rest are free or connecting.
+
+    Who connects will be free: with a server that is slow to let them in, counting them as busy would send ever more there.
+    """
+    wanted = busy + waiting + math.ceil(level_per_s * AHEAD_S) + SPARE
     return max(0, min(wanted - users, room, AT_ONCE))
 
 
@@ -36,7 +39,7 @@ def keep(process: LoadProcess, users: Callable[[int], int], spawn: Spawn) -> Non
             room = most - sum(users(share) for share in range(len(weights)))
             for share, weight in enumerate(weights):
                 level_per_s = order.level / order.workers * weight / sum(weights)
-                count = missing(level_per_s, users(share), arrivals.free(share), arrivals.waiting_for(share), room)
+                count = missing(level_per_s, users(share), process.busy[share], arrivals.waiting_for(share), room)
                 if count and weight:
                     spawn(share, count)
                     room -= count

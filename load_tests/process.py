@@ -62,6 +62,8 @@ class LoadProcess:
         self.lines = Lines()
         self.arrivals: Arrivals | None = None
         self.sharing: tuple[UserEntry, ...] = tuple(entry for entry in scenario.users if entry.count is None)
+        self.busy: Counter[int] = Counter()
+        """Turns under way, by the share of the entry whose user asks."""
         self._turns: dict[int, Under] = {}
         self._due: Counter[int] = Counter()
         self._users = 0

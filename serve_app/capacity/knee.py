@@ -136,7 +136,9 @@ def knee(phases: Sequence[PhaseReport]) -> Knee:
 
 
 def _falls_behind(ordered: Sequence[PhaseReport]) -> Sign | None:
-    """Answers leave the turns offered. Where they stay is what can be answered, between the last load that was and this one."""
+    """Answers leave the turns offered. Where they stay is what can be answered, between the last load that was and this one; a
+    graph that collapses there did carry what it carried before.
+    """
     if not ordered[0].open:
         return None
     place = _lasting(ordered, lambda phase: phase.falls_behind)
@@ -145,6 +147,8 @@ def _falls_behind(ordered: Sequence[PhaseReport]) -> Sign | None:
     first = ordered[place]
     least = min(_answered(ordered[place - 1]), first.achieved_per_s) if place else 0.0
     rate = min(max(_leaving(ordered[place : place + 3]), least), first.achieved_per_s)
+    if place and first.achieved_per_s < ordered[place - 1].achieved_per_s * FALL:
+        rate = ordered[place - 1].achieved_per_s
     return Sign(
         "falls_behind", rate, first.index,
         f"Of {first.offered_per_s:.1f} turns offered a second {first.kept_up:.0%} were answered as they came.",

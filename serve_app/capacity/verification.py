@@ -85,8 +85,7 @@ def verify(prediction: Prediction, run: Run) -> Verification:
     report = make_report(run)
     knee, cause = report.knee, report.saturation
     most = max((phase.achieved_per_s for phase in phase_reports(run) if phase.measured), default=0.0)
-    # A graph that collapses beyond its limit carries less there than just below; the limit is what it did carry.
-    measured = max(knee.rate_per_s, knee.at_least_per_s) if knee.rate_per_s is not None else None
+    measured = knee.rate_per_s
     reference = measured if measured is not None else (most if most > limit.per_s else None)
     off = limit.per_s / reference - 1 if reference else None
     stage, resource = _gave_way(run, cause, knee)

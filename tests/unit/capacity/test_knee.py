@@ -69,6 +69,12 @@ def report(load: float, ttft_ms: float, errors: float = 0.0, kept_up: float = 1.
     )  # fmt: skip
 
 
+def test_a_graph_that_collapses_beyond_its_limit_did_carry_what_it_carried_before() -> None:
+    phases = [report(2, 100), report(4, 120), report(6, 9_000, kept_up=0.03)]
+
+    assert knee(phases).rate_per_s == pytest.approx(4.0)
+
+
 SLO = Slo(ttft_p95_s=1.0, errors=0.01)
 
 

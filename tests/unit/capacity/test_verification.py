@@ -113,20 +113,6 @@ def test_a_configuration_is_scaled_to_the_machine_with_replicas_of_a_fixed_numbe
         assert deployment.model_dump(exclude_unset=True)["ray_actor_options"] == {"num_cpus": 0.1}
 
 
-def test_a_graph_that_collapses_beyond_its_limit_is_measured_by_what_it_carried(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = MODELS["model"]
-    prediction = predict(measure(load_run(write_run(tmp_path / "calm", model))).demands)
-    run = load_run(write_run(tmp_path / "beyond", replace(model, rates=(4.0, 6.0, 9.0), phase_s=40)))
-    report = make_report(run)
-    collapsed = msgspec.structs.replace(report.knee, rate_per_s=0.2, at_least_per_s=6.0)
-    monkeypatch.setattr(
-        "serve_app.capacity.verification.make_report", lambda _: msgspec.structs.replace(report, knee=collapsed)
-    )
-    assert verify(prediction, run).measured == 6.0
-
-
 def test_cores_that_others_held_all_the_time_are_not_what_gave_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
