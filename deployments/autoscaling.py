@@ -64,11 +64,11 @@ class ByNeed:
         if there < need <= there * (1 + TOLERANCE):
             return there, {_RECENT: recent}
         wanted = math.ceil(need - 1e-9)
-        if wanted < there:
+        if there * (1 - TOLERANCE) < wanted < there:
+            wanted = there
+        elif wanted < there:
             # At least one less, so that Serve's delay runs; what is said at its end counts.
             wanted = min(there - 1, max(wanted, math.ceil(highest - 1e-9)))
-            if wanted > there * (1 - TOLERANCE):
-                wanted = there
         return max(1, wanted), {_RECENT: recent}
 
     def _need(self, ctx: AutoscalingContext) -> float:

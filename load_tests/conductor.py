@@ -50,7 +50,7 @@ class Conductor:
         self._lines = lines
         self._steps = StepsSeen() if isinstance(scenario.load.shape, StepsShape) else None
         self._phase_began_at = now()
-        self._written = -1
+        self._ended = -1
         self.plans = scenario.phases()
         self.index = 0
         self.began_at: float | None = None
@@ -58,6 +58,7 @@ class Conductor:
         self.how: How = "interrupted"
         self.why = ""
         self._draining = False
+        self._broken_off_at: float | None = None
 
     @property
     def plan(self) -> PhasePlan:
@@ -72,6 +73,7 @@ class Conductor:
             self.index = index
             self._phase_began_at = at
             self._orchestra.begin(PhaseOrder(self.index, plan.level, plan.duration_s, self._orchestra.workers))
+            self._write_phase(None)  # so that turns of a run that is killed have a phase
             at += plan.duration_s
             while (wait_s := at - now()) > 0:
                 gevent.sleep(wait_s)
@@ -97,15 +99,24 @@ class Conductor:
                 break
             gevent.sleep(POLL_S)
 
+    @property
+    def interrupted(self) -> bool:
+        return self._broken_off_at is not None
+
+    def interrupt(self) -> None:
+        """Nothing more becomes due from now on, before its time: this is where the phase ends, however long answers take."""
+        self._broken_off_at = now()
+
     def break_off(self) -> None:
-        """The run is ended before its time; its last phase has no end."""
+        """The run is over before its time, or was already."""
         if not self.over:
             self.how = "interrupted"
-            if self.began_at is not None and self._written < self.index:
-                self._write_phase(None)
+            if self.began_at is not None and self._ended < self.index:
+                self._write_phase(now() if self._broken_off_at is None else self._broken_off_at)
             self.over = True
 
     def _write_phase(self, ended_at: float | None) -> None:
+        """When it begins, and again when it has ended: who reads takes the later line."""
         is_open = self._scenario.load.model == "open"
         plan = self.plan
         phase = Phase(
@@ -117,7 +128,8 @@ class Conductor:
             users=self._tally.live.users if is_open else round(plan.level),
             measured=plan.measured,
         )
-        self._written = self.index
+        if ended_at is not None:
+            self._ended = self.index
         self._lines.add(phase)
 
     def _is_enough(self) -> bool:

@@ -155,6 +155,7 @@ class Leader:
         self._lines = Lines()
         self._runner = runner
         self._workers_at_start = 0
+        self._lost_workers = 0
         self._side: UserSide | None = None
         self._conducting: gevent.Greenlet | None = None
         self._finished = False
@@ -217,7 +218,17 @@ class Leader:
             self._tally.is_now("local", self._side.live())
             self._take(self._side.process.lines.fetch())
             self._dropped["local"] = self._side.process.lines.dropped
+        elif not (self._conductor.over or self._conductor.interrupted):
+            self._count_workers()
         self._files.write(self._lines.fetch())
+
+    def _count_workers(self) -> None:
+        """Whoever is not there any more has taken turns and samples with it. May come back, as after a hole in the network."""
+        clients = self._runner.clients
+        present = {client.id for client in (*clients.ready, *clients.spawning, *clients.running)}
+        self._lost_workers = self._workers_at_start - len(present)
+        for process in self._tally.processes - present:
+            self._tally.gone(process)
 
     def _heard(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
         samples = data.get(SAMPLES)
@@ -238,6 +249,9 @@ class Leader:
         """Also when somebody interrupts: what is under way may end, unless they do it again."""
         if self._conductor.over:
             return
+        if self._side is None:
+            self._count_workers()
+        self._conductor.interrupt()
         if self._conducting is not None:
             self._conducting.kill()
         self._orchestra.drain(broken_off=True)
@@ -252,8 +266,9 @@ class Leader:
         if self._finished:
             return
         self._finished = True
-        self._conductor.break_off()
         self._look()
+        self._conductor.break_off()
+        self._files.write(self._lines.fetch())
         how, why = self._judged()
         environment.process_exit_code = 1 if how == "failed" else 0
         self._note.end(how, why)
@@ -262,9 +277,8 @@ class Leader:
     def _judged(self) -> tuple[How, str]:
         """How it ended: a run that was to be carried and was not has failed."""
         how, why = self._conductor.how, self._conductor.why
-        lost_workers = self._workers_at_start - self._orchestra.workers if self._side is None else 0
-        if lost_workers > 0 and not self._conductor.over:
-            return "failed", f"{lost_workers} of {self._workers_at_start} workers were lost"
+        if self._lost_workers > 0:
+            return "failed", f"{self._lost_workers} of {self._workers_at_start} workers were lost"
         if dropped := sum(self._dropped.values()):
             return "failed", f"{dropped} samples could not be kept, so that the figures are not whole"
         if how != "done":
@@ -273,9 +287,14 @@ class Leader:
         done = sum(self._tally.phase(index).done for index in measured)
         failed = sum(self._tally.phase(index).failed for index in measured)
         only_idle = all(entry.kind == "idle" for entry in self._scenario.users)
-        if not done and not only_idle:
-            return "failed", "no turn ended"
         allowed = self._scenario.slo.errors
+        if only_idle:
+            total = self._runner.stats.total
+            if not total.num_requests or total.num_failures / total.num_requests > allowed:
+                return "failed", f"{total.num_failures} of {total.num_requests} connections and pings failed"
+            return how, why
+        if not done:
+            return "failed", "no turn ended"
         if done and failed / done > allowed:
             return "failed", f"{failed} of {done} turns failed, which is more than the objective of {allowed:.2%}"
         return how, why

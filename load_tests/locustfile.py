@@ -52,6 +52,7 @@ def _init(environment: Environment, runner: Any, **_: Any) -> None:
     parsed.only_summary = True
     try:
         options = read_options(parsed)
+        parsed.load_token = ""  # Locust's master sends its options to every worker, in the clear
         scenario = options.load()
         environment.host = options.host
         if isinstance(runner, WorkerRunner):

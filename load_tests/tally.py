@@ -67,6 +67,11 @@ class Tally:
     def is_now(self, process: str, live: Live) -> None:
         self._live[process] = live
 
+    @property
+    def processes(self) -> set[str]:
+        """Those that have been heard of."""
+        return set(self._live)
+
     def gone(self, process: str) -> None:
         """The process is there no more, and nothing is under way in it; what was due in it stays due."""
         live = self._live.get(process)

@@ -69,7 +69,7 @@ class UiStreamCheck:
 
     def _number(self, event_id: str) -> None:
         turn_id, _, seq = event_id.rpartition(":")
-        number = int(seq) if seq.isdigit() else 0
+        number = int(seq) if seq.isdecimal() else 0
         if self.answer.turn_id not in ("", turn_id):
             raise BrokenPromise(f"an event of the turn {turn_id} while {self.answer.turn_id} was running")
         if number <= self.answer.last_seq:

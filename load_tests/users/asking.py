@@ -80,6 +80,7 @@ class AskingUser(User):
         answer = Answer(due.at, expected_text(question.model_id))
         sent_at = now()
         self.process.turn_began(due, answer)
+        self.process.busy[self.share] += 1
         try:
             with self._judging(answer):
                 self.way.ask(question, answer, self.listener())
@@ -92,6 +93,14 @@ class AskingUser(User):
             else:
                 self.process.turn_forgotten(answer)
             raise
+        except Exception as error:  # nothing that was thought of; counted all the same, and Locust logs it
+            answer.code, answer.detail, answer.ended_at = "unexpected", f"{type(error).__name__}: {error}", None
+            self._closed()
+            self._free_at = now()
+            self._report(self.process.turn_ended(self.visitor.user, due, sent_at, answer))
+            raise
+        finally:
+            self.process.busy[self.share] -= 1
         self._free_at = now()
         self._report(self.process.turn_ended(self.visitor.user, due, sent_at, answer))
 
@@ -148,7 +157,9 @@ class AskingUser(User):
 
     def _next_due(self) -> Due | None:
         """Waits; None where the connection was lost meanwhile."""
-        self.process.begun.wait()
+        if not self.process.begun.is_set():
+            self.process.begun.wait()
+            self._free_at = now()  # who came early is not late
         if self.process.arrivals is not None and self.share >= 0:
             while (due := self.process.arrivals.take(self.share, TEND_S)) is None:
                 if not self._tend():

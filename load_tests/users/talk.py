@@ -11,14 +11,13 @@ from serve_app.capacity.scenario import UserEntry
 
 QUESTIONS = (
     "What can you help me with?",
-    "How much leave does Maria have?",
+    "How much leave does Maria Keller have?",
     "Which accounts do we have in Berlin?",
     "Summarise our last conversation in one sentence.",
     "What should I prepare for tomorrow's visit?",
     "Write a short, friendly reminder about the open invoice.",
 )
 TOOL_QUESTIONS = (
-    "How much leave does Maria have?",
     "Which opportunities does Contoso have?",
     "Which accounts do we have in Berlin?",
 )

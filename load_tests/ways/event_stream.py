@@ -40,7 +40,8 @@ class HttpClient:
     def __init__(self, base_url: str, headers: Mapping[str, str]) -> None:
         parts = urlsplit(base_url)
         self._secure = parts.scheme in ("https", "wss")
-        self._host, self._port = parts.hostname or "", parts.port
+        # Without a port the library would look for one in an IPv6 address.
+        self._host, self._port = parts.hostname or "", parts.port or (443 if self._secure else 80)
         self._prefix = parts.path.rstrip("/")
         self._headers = dict(headers)
         self._connection: http.client.HTTPConnection | None = None
@@ -65,11 +66,11 @@ class HttpClient:
             connection = self._usable()
             connection.request(method, self._prefix + path, body, self._headers | dict(headers or {}))
             response = connection.getresponse()
+            if response.status != 200:
+                raise _refusal(response)
         except http.client.HTTPException as error:
             self.close()
             raise ConnectionResetError(f"no response: {type(error).__name__}") from error
-        if response.status != 200:
-            raise _refusal(response)
         return Events(response)
 
     def _usable(self) -> http.client.HTTPConnection:
@@ -115,10 +116,6 @@ class Events:
             if events:
                 yield events, at
 
-    def finish(self) -> None:
-        """Reads what is left behind the last event, so that the connection can be used again."""
-        self._response.read(READ_BYTES)
-
 
 def _has_ended(idle: socket.socket) -> bool:
     """Whether there is anything on a connection where nothing is to come: its end, or what nobody asked for."""
@@ -132,7 +129,7 @@ def _event(block: bytes) -> tuple[str, bytes]:
         if line.startswith(b"data:"):
             data = line[5:].strip() if not data else data + b"\n" + line[5:].strip()
         elif line.startswith(b"id:"):
-            event_id = line[3:].strip().decode()
+            event_id = line[3:].strip().decode(errors="replace")
     return event_id, data
 
 

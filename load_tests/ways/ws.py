@@ -24,7 +24,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class WsWay:
-    """See ``Way``. ``opened`` is called with the milliseconds of each connection, ``lost`` with why one was."""
+    """See ``Way``."""
 
     def __init__(self, visitor: Visitor) -> None:
         base = visitor.base_url.rstrip("/")

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from serve_app.capacity.generator_health import GeneratorHealth
 from serve_app.capacity.knee import LEAST_TURNS, by_load, disturbed
-from serve_app.capacity.phases import PhaseReport
+from serve_app.capacity.phases import PhaseReport, says_tokens
 from serve_app.capacity.resources import ResourceUse
 from serve_app.capacity.resources_of import StageTimes
 from serve_app.capacity.run import Run
@@ -41,6 +41,12 @@ def _run(run: Run, generator: GeneratorHealth) -> Iterator[str]:
         yield (
             f"All users of the scenario were busy at times (users_max {run.scenario.load.users_max}): in phase {waited.phase},"
             f" {waited.waiting:.0f} turns waited for a free one on average. Their wait is in their latency."
+        )
+    whole = [turn for turn in run.turns if not turn.code]
+    if silent := sum(1 for turn in whole if not says_tokens(turn)):
+        yield (
+            f"{silent / len(whole):.0%} of the answers came over a way that does not say how many tokens they are (the AI SDK's"
+            " stream): tokens per second are without them, tokens per turn are of the others."
         )
     if run.info.simulated:
         names = " and ".join(run.info.simulated)

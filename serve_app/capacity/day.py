@@ -99,6 +99,13 @@ def figures(stage: StageDay) -> StageFigures:
     )
 
 
+def headline(day: Day) -> str:
+    """What the day came to, over all stages."""
+    told = [figures(stage) for stage in day.stages]
+    needed, paid = sum(each.needed_hours for each in told), sum(each.paid_hours for each in told)
+    return f"Scaled {day.policy}: {paid:.0f} replica hours for {needed:.0f} needed"
+
+
 def flaps(changes: Sequence[Change]) -> int:
     """How often replicas that had just been added went again, or the other way round."""
     return sum(

@@ -97,7 +97,8 @@ def slo_limit(phases: Sequence[PhaseReport], slo: Slo) -> SloLimit:
     ordered = by_load(phases)
     if not ordered:
         return SloLimit()
-    ordered = [phase for phase in ordered if phase not in disturbed(phases)]
+    passed_over = {phase.index for phase in disturbed(phases)}
+    ordered = [phase for phase in ordered if phase.index not in passed_over]
     bad = next((place for place, phase in enumerate(ordered) if phase.breaks), None)
     if bad is None:
         return SloLimit(_answered(ordered[-1]), good_phase=ordered[-1].index)

@@ -32,7 +32,8 @@ class PhaseReport(Struct, frozen=True):
     limits. ``running`` is how many turns were under way at once, on average (Little's law: answers per second × duration).
     ``window_due`` and ``window_complete`` are what ``achieved_per_s`` is made of, ``kept_up`` is one over the other (1 where
     nothing was due) and ``chance`` how far they may differ by chance. ``error_share`` is failed over due turns.
-    ``tpot_ms`` is time per output token after the first, of each turn; ``gap_ms`` time between arrivals of text.
+    ``tpot_ms`` is time per output token after the first, of each turn; ``gap_ms`` time between arrivals of text. Tokens per turn
+    are of turns that said how many they were.
     ``recovering``: the phase began with what a heavier one had left undone, and says nothing of its own load.
     ``connections`` were opened in the phase; ``connections_failed`` could not be opened or broke.
     """
@@ -193,8 +194,8 @@ def _phase(
         chance=2 * (2 * max(settling_s * len(turns) / seconds, 1.0)) ** 0.5,
         running=achieved * took.mean / 1000,
         tokens_per_s=window.tokens / window.seconds if window.seconds else 0.0,
-        input_tokens_per_turn=_mean(turn.input_tokens for turn in whole),
-        output_tokens_per_turn=_mean(turn.output_tokens for turn in whole),
+        input_tokens_per_turn=_mean(turn.input_tokens for turn in whole if says_tokens(turn)),
+        output_tokens_per_turn=_mean(turn.output_tokens for turn in whole if says_tokens(turn)),
         tool_calls_per_turn=_mean(turn.tool_calls for turn in whole),
         resumed=sum(turn.resumed for turn in turns),
         codes=dict(Counter(turn.code for turn in turns if turn.code).most_common()),
@@ -218,6 +219,11 @@ def within(slo: Slo, turn: TurnSample) -> bool:
     if slo.ttft_p95_s is not None and (turn.ttft_ms is None or turn.ttft_ms > slo.ttft_p95_s * 1000):
         return False
     return slo.turn_p95_s is None or (turn.turn_ms is not None and turn.turn_ms <= slo.turn_p95_s * 1000)
+
+
+def says_tokens(turn: TurnSample) -> bool:
+    """Whether the server said how many tokens a turn was; not every way in does."""
+    return turn.input_tokens > 0 or turn.output_tokens > 0
 
 
 def _breaks(slo: Slo, ttft: Spread, took: Spread, errors: float, *, answered: bool) -> tuple[str, ...]:

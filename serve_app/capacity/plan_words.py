@@ -41,7 +41,7 @@ def taken_for_granted(measured: Measured, machines: Machines) -> list[str]:
         f"Prices and machines are those of {machines.source or 'the machines file'}: examples until you put yours there.",
         "A vCPU of the planned machine is as fast as a core of the one that was measured.",
         f"Each node keeps {machines.reserved.cpus:g} CPUs and {machines.reserved.memory_gib:g} GiB for itself; the head of the"
-        " Ray cluster is a node of its own.",
+        " Ray cluster is a node of its own, which is not the one that may be lost.",
     ]
     if measured.other_cpu_s:
         with_simulators = f", the simulated {' and '.join(measured.simulated)} among it" if measured.simulated else ""
@@ -61,6 +61,12 @@ def doubts(measured: Measured, wanted: Wanted, store: StorePlan, stages: Sequenc
         said.append(
             f"The SLO was broken while nothing was used by more than {measured.slo.utilisation:.0%} before: what was missing"
             " was not capacity of a stage."
+        )
+    if measured.simulated:
+        said.append(
+            f"The {' and '.join(measured.simulated)} were simulated: how long answers take and how many tokens they have are the"
+            " scenario's, and with them slots, target_ongoing_requests, the provider's quota and the cost of tokens. Give the"
+            " scenario your model's figures, or run it against the model."
         )
     said.extend(foreign_use(measured.demands))
     said.extend(_of_store(measured, wanted, store))
@@ -93,16 +99,21 @@ def doubts(measured: Measured, wanted: Wanted, store: StorePlan, stages: Sequenc
 
 
 def _of_store(measured: Measured, wanted: Wanted, store: StorePlan) -> list[str]:
+    said: list[str] = []
     if store.kind == "embedded":
         if store.carries_per_s is None:
-            return ["Nothing was measured of the store's writer, so it is not known whether one is enough."]
-        if store.carries_per_s < wanted.peak_per_s:
-            return [
+            said.append("Nothing was measured of the store's writer, so it is not known whether one is enough.")
+        elif store.carries_per_s < wanted.peak_per_s:
+            said.append(
                 f"The embedded store's one writer carries {store.carries_per_s:.3g} turns a second at this utilisation, the"
                 f" peak is {wanted.peak_per_s:.3g}: this needs Cosmos DB (--store cosmos)."
-            ]
-        return []
-    said = []
+            )
+        if wanted.node_loss:
+            said.append(
+                "The embedded store's files are on one machine, to which the Store must be bound: while that one is lost every"
+                " turn waits, and no replica elsewhere helps. --store cosmos has no such machine."
+            )
+        return said
     if wanted.store == "auto" and store.carries_per_s is not None:
         said.append(
             f"The embedded store's one writer carries {store.carries_per_s:.3g} turns a second at this utilisation, which is"
@@ -132,7 +143,11 @@ def planned_utilisation(measured: Measured, wanted: Wanted) -> tuple[float, str]
     return by_headroom, (
         f"Utilisation at the peak: {by_headroom:.0%}, what head-room leaves; the SLO was kept up to {reach.utilisation:.0%}"
         f" of the scarcest resource ({reach.kept_per_s:.3g} turns a second)"
-        + (", beyond which it was not measured." if reach.broken_per_s is None else ".")
+        + (
+            ", beyond which it was not measured."
+            if reach.broken_per_s is None
+            else f", and broken at {reach.broken_per_s:.3g}."
+        )
     )
 
 

@@ -41,7 +41,7 @@ class Run:
     """Everything a load test left, in order of time.
 
     ``turns`` have no ``gaps_ms`` any more: those of complete turns are in ``gaps_ms`` by phase, in milliseconds.
-    ``phases`` all have an end: where a run was broken off in one, that is when its last turn or reading was.
+    ``phases`` all have an end: where the load generator was killed in one, that is when the run was over, or the last turn due.
     """
 
     folder: Path
@@ -92,7 +92,7 @@ def _turns(folder: Path, gaps: dict[int, array[float]]) -> Iterator[TurnSample]:
 
 
 def _ended(phases: list[Phase], info: RunInfo, turns: list[TurnSample]) -> tuple[Phase, ...]:
-    """The phases by index, each once. A phase is written when it begins and again when it has ended; the later line counts."""
+    """The phases by index, each once: the later line counts."""
     latest = {phase.index: phase for phase in phases}
     ordered = [latest[index] for index in sorted(latest)]
     ended = []

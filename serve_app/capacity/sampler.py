@@ -19,6 +19,8 @@ from serve_app.domain.stages import GraphState
 from serve_app.errors import NotFound, NotPermitted, ParleyError, Unauthenticated
 
 EVERY_S = 1.0
+CLOCKS_APART_S = 3.0
+"""More is neither a slow answer nor a late one."""
 KEPT = 6
 """The newest readings, of which the first and last say what is busy now."""
 FINAL = (NotFound, NotPermitted, Unauthenticated)
@@ -45,6 +47,7 @@ class GraphSampler:
         self._thread = threading.Thread(target=self._run, name="graph-sampler", daemon=True)
         self._refusal = ""
         self._last_failure = ""
+        self._ahead_s: float | None = None
         self.taken = 0
         self.missed = 0
 
@@ -54,10 +57,17 @@ class GraphSampler:
             return f"There are no figures of the stages{' after a while' if self.taken else ''}: {self._refusal}"
         if self.missed and not self.taken:
             return f"There are no figures of the stages: {self._last_failure}"
+        sentences = []
         if self.missed:
             asked = self.taken + self.missed
-            return f"{self.missed} of {asked} readings of the stages are missing: {self._last_failure}"
-        return ""
+            sentences.append(f"{self.missed} of {asked} readings of the stages are missing: {self._last_failure}")
+        if self._ahead_s is not None and abs(self._ahead_s) > CLOCKS_APART_S:
+            where = "ahead of" if self._ahead_s > 0 else "behind"
+            sentences.append(
+                f"The target's clock is {abs(self._ahead_s):.0f} s {where} this machine's, so that figures of the stages stand"
+                " beside the load of another time. Set both by NTP."
+            )
+        return " ".join(sentences)
 
     def span(self) -> tuple[GraphState, GraphState] | None:
         """A reading of some seconds ago and the newest; None before there are two."""
@@ -86,6 +96,9 @@ class GraphSampler:
         """Whether to go on."""
         try:
             state = self._read()
+            ahead_s = state.at - time.time()
+            if self._ahead_s is None or abs(ahead_s) < abs(self._ahead_s):
+                self._ahead_s = ahead_s  # an answer that is late makes the difference larger, never smaller
             lines.write(state)
         except FINAL as error:
             self._refusal = error.message

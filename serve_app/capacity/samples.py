@@ -18,9 +18,9 @@ class TurnSample(Struct, frozen=True, omit_defaults=True):
     first (inter-token latency as a client sees it; one arrival may carry several tokens), at most ``MAX_GAPS`` of them.
     ``output_tokens`` is what the server says it counted, 0 if it did not say. ``code`` is empty when the answer was complete and
     every check passed; else an error code of the protocol, or ``broken_promise`` (a gap, a repetition, a second end, an answer
-    that is not its deltas), ``no_end``, ``connection``, ``refused``. ``resumed`` counts connections that broke or were
-    broken meanwhile. ``late_ms`` is how long the load generator itself was late in sending, which is no fault of the server's
-    but is in the latencies all the same.
+    that is not its deltas), ``no_end``, ``connection``, ``refused``, ``not_sent`` (no user was free) or ``unexpected`` (the load
+    test itself could not go on). ``resumed`` counts connections that broke or were broken meanwhile. ``late_ms`` is how long the
+    load generator itself was late in sending, which is no fault of the server's but is in the latencies all the same.
     """
 
     user: str
@@ -55,7 +55,8 @@ class SessionSample(Struct, frozen=True, omit_defaults=True):
 
 class Phase(Struct, frozen=True, omit_defaults=True):
     """A part of a run with one load. ``rate_per_s`` is what was offered (open loop), ``users`` how many there were (closed
-    loop, or the connections held). Warm-up is no ``measured`` phase. ``ended_at`` is None where the run was broken off in it.
+    loop, or the connections held). Warm-up is no ``measured`` phase. A phase is written when it begins, without ``ended_at``, and
+    again when it has ended; of the lines with one ``index`` the last counts. Where it has no end the load generator was killed.
     """
 
     index: int

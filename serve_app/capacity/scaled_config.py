@@ -16,7 +16,8 @@ CPUS_EACH = 0.1
 def scaled_config(text: str, source: str, cores: int) -> tuple[str, dict[str, StageSize]]:
     """The file with fewer replicas, and how many of which stage there are. Raises ConfigError where it is no configuration.
 
-    Replicas are scaled by the CPUs that they are to have together; each stage keeps one at least.
+    Replicas are scaled by the CPUs that they are to have together; each stage keeps one at least, and the Store just one: here it
+    is the embedded one, whatever the plan is for, and a second could not open its files.
     """
     yaml = RoundTrip(source)
     document = yaml.load(text)
@@ -25,7 +26,7 @@ def scaled_config(text: str, source: str, cores: int) -> tuple[str, dict[str, St
     factor = min(1.0, cores / cpus) if cpus > 0 else 1.0
     sizes: dict[str, StageSize] = {}
     for deployment in found:
-        replicas = max(1, round(_replicas(deployment) * factor))
+        replicas = 1 if deployment.get("name") == "Store" else max(1, round(_replicas(deployment) * factor))
         deployment.pop("autoscaling_config", None)
         deployment["num_replicas"] = replicas
         options = deployment.get("ray_actor_options")

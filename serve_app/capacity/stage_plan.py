@@ -85,8 +85,9 @@ def stage_plan(
     busy = measured.per_turn(stage, "slots")
     # What a replica may carry, not what is left for it after rounding up: else a stage with little to do would scale at once.
     carries = wanted.peak_per_s / share if share else 0.0
-    # Where nothing was measured of a stage's calls, or it counts connections, the target stays what it is.
-    stays = now.target if scarce == CONNECTIONS or busy <= 0 else None
+    # Where nothing was measured of a stage's calls, or it counts connections, the target stays what it is: how many connections
+    # a turn of the run held says nothing of how many the plan's users hold.
+    stays = now.target if stage == "Ingress" or busy <= 0 else None
     target = stays or max(LEAST_TARGET, math.floor(carries * busy))
     full = loop if scarce in CPU else utilisation
     process = measured.demand(stage, "process")

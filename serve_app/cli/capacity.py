@@ -6,13 +6,11 @@ should take to be told.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
 import typer
-from typer.core import TyperCommand, TyperGroup
 
-COMMANDS: dict[str, tuple[str, str]] = {
+from serve_app.cli.lazy_group import Commands, LazyGroup
+
+COMMANDS: Commands = {
     "plan": (
         "serve_app.cli.capacity_plan:plan",
         "Replicas, quota, nodes and cost for a number of users, from a report.",
@@ -23,28 +21,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "day": ("serve_app.cli.capacity_day:day", "How the graph's autoscaling follows a simulated day."),
 }
-"""Name → where the function is, and the first line of its help."""
 
 
-class LazyCapacity(TyperGroup):
-    """Knows its commands by name and one line each, and imports the one that is called."""
-
-    def __init__(self, **attributes: Any) -> None:
-        super().__init__(**attributes)
-        for name, (_, summary) in COMMANDS.items():
-            self.add_command(TyperCommand(name, help=summary, rich_markup_mode="markdown"))
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] in COMMANDS:
-            self.add_command(_load(args[0]), args[0])
-        return super().resolve_command(ctx, args)
-
-
-def _load(name: str) -> Any:
-    module, _, attribute = COMMANDS[name][0].partition(":")
-    single = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
-    single.command(name)(getattr(importlib.import_module(module), attribute))
-    return typer.main.get_command(single)
+class CapacityGroup(LazyGroup):
+    known = COMMANDS
 
 
 _HELP = """\
@@ -54,7 +34,7 @@ What each stage needs for a number of users, where this machine's limit is, how 
 """
 
 capacity = typer.Typer(
-    cls=LazyCapacity, help=_HELP, rich_markup_mode="markdown", no_args_is_help=True, pretty_exceptions_enable=False,
+    cls=CapacityGroup, help=_HELP, rich_markup_mode="markdown", no_args_is_help=True, pretty_exceptions_enable=False,
 )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from deployments.options import load_serve_config, stage_options
-from serve_app.capacity.day import Day, DaySummary, figures
+from serve_app.capacity.day import Day, DaySummary, figures, headline
 from serve_app.capacity.measured import measure
 from serve_app.capacity.run import load_run
 from serve_app.capacity.run_folder import write_value
@@ -35,7 +35,7 @@ def day(
     report: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the picture and the figures; a load test's there says what a turn asks of each stage."
+            help="Folder for the page and the figures; a load test's there says what a turn asks of each stage."
         ),
     ] = None,
     compare: Annotated[bool, typer.Option(help="Beside it, the same day under Serve's own policy.")] = True,
@@ -74,9 +74,10 @@ def day(
         for policy in (BY_NEED, SERVES_OWN) if compare else (BY_NEED,):
             task = progress.add_task(f"A day, scaled {policy}", total=1.0)
             days.append(simulate(load, stages, works, policy, partial(_show, progress, task)))
-    console.print(
+    about = (
         f"A day of up to {max(days[0].turns_per_s):.0f} turns/s and {max(days[0].users):,.0f} users, {path}; {source}."
     )
+    console.print(about)
     for found_day in days:
         console.print(_table(found_day))
     console.print(
@@ -88,15 +89,15 @@ def day(
     for sentence in _warnings(days[0]):
         console.print(sentence)
     if report is not None:
-        from serve_app.capacity.day_plot import draw_day
+        from serve_app.capacity.day_html import write_day
 
-        svg, png = draw_day(days, report)
+        page = write_day(days, about, report)
         summary = DaySummary(
             serve_config=str(path), seed=seed, peak_turns_per_s=peak_turns_per_s,
             stages={each.policy: tuple(map(figures, each.stages)) for each in days},
         )  # fmt: skip
         write_value(report / DAY_JSON, summary)
-        console.print(f"Written to {report}: {svg.name}, {png.name}, {DAY_JSON}.", soft_wrap=True)
+        console.print(f"Written to {report}: {page.name}, {DAY_JSON}.", soft_wrap=True)
 
 
 def _stages(path: Path) -> dict[str, dict[str, Any]]:
@@ -119,7 +120,7 @@ def _show(progress: Progress, task: TaskID, share: float) -> None:
 
 def _table(found: Day) -> Table:
     table = Table(
-        title=_title(found),
+        title=headline(found),
         title_justify="left",
         title_style="bold",
         box=SIMPLE_HEAD,
@@ -145,12 +146,6 @@ def _table(found: Day) -> Table:
             f"{told.flaps}",
         )
     return table
-
-
-def _title(found: Day) -> str:
-    all_figures = [figures(stage) for stage in found.stages]
-    needed, paid = sum(each.needed_hours for each in all_figures), sum(each.paid_hours for each in all_figures)
-    return f"Scaled {found.policy}: {paid:.0f} replica hours for {needed:.0f} needed"
 
 
 def _warnings(found: Day) -> list[str]:

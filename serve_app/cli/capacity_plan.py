@@ -29,6 +29,7 @@ from serve_app.settings import Settings, environment_variable
 PLANNED_CONFIG = "serve_config.planned.yaml"
 PATCH = "serve_config.patch"
 MACHINES = Path("configs/machines.yaml")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PRICE = re.compile(r"([0-9]+(?:\.[0-9]+)?)/([0-9]+(?:\.[0-9]+)?)")
 
 
@@ -83,7 +84,7 @@ def plan(
         headroom=headroom, quiet=quiet, node_loss=node_loss, store=store_choice(store),
     )  # fmt: skip
     base = serve_config or settings.path(settings.serve_config)
-    load_serve_config(base)
+    host = load_serve_config(base).http_options.host
     text = base.read_text(encoding="utf-8")
     machines = load_machines(machines_file or settings.path(MACHINES))
     run = load_run(report)
@@ -95,9 +96,18 @@ def plan(
     console = Console(highlight=False)
     show_plan(console, made)
     console.print(f"Written to {folder}: {PLAN_JSON}, {PLANNED_CONFIG}, {PATCH}.", soft_wrap=True)
+    # With the embedded store a second replica of the Store could not open its files.
+    azure = "PARLEY_STORE=azure " if made.store.kind == "cosmos" else ""
     console.print(
-        f"Start it with PARLEY_SERVE_CONFIG={folder / PLANNED_CONFIG} parley serve, or serve deploy.", soft_wrap=True
+        f"Start it with {azure}PARLEY_SERVE_CONFIG={folder / PLANNED_CONFIG} parley serve, or serve deploy.",
+        soft_wrap=True,
     )
+    if made.nodes.nodes > 1 and host in LOOPBACK:
+        console.print(
+            f"On several nodes its http_options.host must not stay {host}, which no load balancer reaches: 0.0.0.0, behind the"
+            " cluster's network policy.",
+            soft_wrap=True,
+        )
 
 
 def _write(made: Plan, text: str, base: Path, folder: Path) -> None:

@@ -30,7 +30,7 @@ def show_plan(console: Console, plan: Plan) -> None:
 
 def _stages(plan: Plan) -> Table:
     table = Table(title="Stages", title_justify="left", box=None, pad_edge=False, header_style="bold")
-    table.add_column("stage")
+    table.add_column("stage", no_wrap=True)
     for name in ("min", "max", "at peak", "target\nongoing", "CPUs\neach", "GiB\neach", "CPU ms\na turn", "s a turn"):
         table.add_column(name, justify="right")
     table.add_column("scarce (used at peak)")

@@ -5,13 +5,11 @@ The commands are imported when they are called: reports compute and draw with li
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
 import typer
-from typer.core import TyperCommand, TyperGroup
 
-COMMANDS: dict[str, tuple[str, str]] = {
+from serve_app.cli.lazy_group import Commands, LazyGroup
+
+COMMANDS: Commands = {
     "run": ("serve_app.cli.load_command:run", "Run a scenario against a graph and write a report."),
     "report": ("serve_app.cli.load_reports:report", "Write the report of a run again from its figures."),
     "compare": (
@@ -20,28 +18,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "scenarios": ("serve_app.cli.load_reports:scenarios", "Show the scenarios that come with Parley."),
 }
-"""Name → where the function is, and the first line of its help."""
 
 
-class LazyLoad(TyperGroup):
-    """Knows its commands by name and one line each, and imports the one that is called."""
-
-    def __init__(self, **attributes: Any) -> None:
-        super().__init__(**attributes)
-        for name, (_, summary) in COMMANDS.items():
-            self.add_command(TyperCommand(name, help=summary, rich_markup_mode="markdown"))
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] in COMMANDS:
-            self.add_command(_load(args[0]), args[0])
-        return super().resolve_command(ctx, args)
-
-
-def _load(name: str) -> Any:
-    module, _, attribute = COMMANDS[name][0].partition(":")
-    single = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
-    single.command(name)(getattr(importlib.import_module(module), attribute))
-    return typer.main.get_command(single)
+class LoadGroup(LazyGroup):
+    known = COMMANDS
 
 
 _HELP = """\
@@ -54,7 +34,7 @@ A scenario file says who the users are, how many or how often, and what is good 
 """
 
 load = typer.Typer(
-    cls=LazyLoad, help=_HELP, no_args_is_help=True, rich_markup_mode="markdown", add_completion=False,
+    cls=LoadGroup, help=_HELP, no_args_is_help=True, rich_markup_mode="markdown", add_completion=False,
     pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 

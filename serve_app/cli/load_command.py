@@ -105,7 +105,7 @@ def run(
     - `parley load run steps --start` finds what this machine carries, with nothing else installed or configured
     - `parley load run smoke --target http://127.0.0.1:8000` takes half a minute, against a graph that `parley serve` started
     - `parley load run mixed --start --rate 5 --duration 2m --report reports/mine` is another height and length of a scenario
-    - `parley load run my.yaml --target https://chat.example.com --token … --admin-token … --yes`
+    - `PARLEY_LOAD_TOKEN=… PARLEY_ADMIN_TOKEN=… parley load run my.yaml --target https://chat.example.com --yes`
 
     Exit codes: 0 done, 1 more turns failed than the scenario allows or the run failed, 2 an option or the scenario cannot be
     used, 130 stopped with Ctrl-C (the report is there).

@@ -20,6 +20,7 @@ from typing import IO, BinaryIO
 import msgspec
 from msgspec import Struct
 
+from deployments.environment import free_ports
 from serve_app.cli.child import end, environment, start_python
 from serve_app.cli.interrupts import Interrupts
 from serve_app.errors import ConfigError
@@ -87,8 +88,8 @@ Tell = Callable[[str], None]
 
 
 def require_extra() -> None:
-    """Raises ConfigError where what makes load and plots is not installed."""
-    missing = [name for name in ("locust", "numpy", "scipy", "matplotlib") if importlib.util.find_spec(name) is None]
+    """Raises ConfigError where what makes load and reports is not installed."""
+    missing = [name for name in ("locust", "numpy", "scipy") if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(f"A load test needs {', '.join(missing)}: pip install 'parley[load]'.")
 
@@ -105,7 +106,10 @@ def arguments(options: GeneratorOptions) -> list[str]:
     chosen = ["--headless", "--host", options.target, "--scenario", str(options.scenario)]
     chosen += ["--report", str(options.report), "--seed", str(options.seed)]
     if options.processes > 1:
-        chosen += ["--processes", str(options.processes)]
+        # Locust's own master listens for everybody, on one port for all runs of a machine.
+        (port,) = map(str, free_ports(1))
+        chosen += ["--processes", str(options.processes), "--master-bind-host", "127.0.0.1"]
+        chosen += ["--master-bind-port", port, "--master-port", port]
     if options.tenant is not None:
         chosen += ["--dev-tenant", options.tenant]
     return chosen
@@ -120,13 +124,20 @@ def generate(options: GeneratorOptions, on_progress: OnProgress, tell: Tell, int
             [*program(), *arguments(options)], Path.cwd(), environment(_OTHERS, shown), subprocess.PIPE, kept.fileno()
         )
         listener = _Listener(process.stdout, kept)
+        begun = False
+
+        def progress(line: Progress) -> None:
+            nonlocal begun
+            begun = True
+            on_progress(line)
+
         try:
-            last = _listen(process, listener.lines, on_progress, tell, interrupts)
+            last = _listen(process, listener.lines, progress, tell, interrupts)
         finally:
             end(process, END_GRACE_S)
             listener.join()
     code = process.returncode
-    if code == EXIT_UNUSABLE:
+    if code == EXIT_UNUSABLE and not begun:
         raise ConfigError(f"The load generator cannot use the scenario: {_last_line(log)}")
     if last is None or code not in (0, EXIT_FAILURES):
         interrupted = interrupts.count > 0

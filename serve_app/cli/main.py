@@ -5,15 +5,14 @@ Commands are imported when they are called: ``--help`` and a typing error answer
 
 from __future__ import annotations
 
-import importlib
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 from serve_app.cli.environment import read_dotenv
+from serve_app.cli.lazy_group import LazyGroup
 from serve_app.errors import ConfigError, ParleyError
 
 EXIT_FAILED = 1
@@ -38,21 +37,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Print what `serve run serve_config.yaml` needs in its environment on one machine.",
     ),
 }
-"""Name → where the function, or the group of commands, is, and the first line of its help."""
 
 
-class LazyCommands(TyperGroup):
-    """Knows its commands by name and one line each, and imports the one that is called."""
-
-    def __init__(self, **attributes: Any) -> None:
-        super().__init__(**attributes)
-        for name, (_, summary) in COMMANDS.items():
-            self.add_command(TyperCommand(name, help=summary, rich_markup_mode="markdown"))
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] in COMMANDS:
-            self.add_command(_load(args[0]), args[0])
-        return super().resolve_command(ctx, args)
+class ParleyGroup(LazyGroup):
+    known = COMMANDS
 
     def invoke(self, ctx: Any) -> Any:
         """Runs a command; its failures become one sentence and an exit code."""
@@ -68,18 +56,8 @@ class LazyCommands(TyperGroup):
             raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-def _load(name: str) -> Any:
-    module, _, attribute = COMMANDS[name][0].partition(":")
-    found = getattr(importlib.import_module(module), attribute)
-    if isinstance(found, typer.Typer):
-        return typer.main.get_group(found)
-    single = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
-    single.command(name)(found)
-    return typer.main.get_command(single)
-
-
 app = typer.Typer(
-    cls=LazyCommands, rich_markup_mode="markdown", add_completion=False, no_args_is_help=True,
+    cls=ParleyGroup, rich_markup_mode="markdown", add_completion=False, no_args_is_help=True,
     pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 

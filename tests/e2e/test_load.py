@@ -92,3 +92,12 @@ def test_a_graph_that_is_starting_is_ended_at_once_when_asked(processes: Run, tm
     assert running.wait(LOAD_S) == 130, running.output
     assert processes.left(5.0) == []
     assert not (tmp_path / "report").exists()
+
+
+@on_sqlite
+def test_every_turn_of_the_tools_scenario_calls_a_tool(graph: ParleyServer, processes: Run, tmp_path: Path) -> None:
+    running = load(processes, tmp_path, "tools", "--target", graph.url, "--rate", "2", "--duration", "10")
+    assert running.wait(LOAD_S) == 0, running.output
+    turns = read_lines(tmp_path / "report" / TURNS, TurnSample)
+    assert turns
+    assert [turn for turn in turns if turn.code or not turn.tool_calls] == []

@@ -109,6 +109,8 @@ async def ui_stream(request: Request) -> Response:
         if event["type"] == "text.delta":
             chunk = {"type": "text-delta", "id": "text-1", "delta": event["delta"]}
             out.append(f"id: {turn_id}:{event['seq']}\n" + _data(chunk))
+    if lie == "no number":
+        out.append(f"id: {turn_id}:{'9' * 5000}\n" + _data({"type": "text-delta", "id": "text-1", "delta": "x"}))
     if lie == "outside its part":
         out.append(_data({"type": "text-delta", "id": "text-2", "delta": "x"}))
     out += [_data({"type": "text-end", "id": "text-1"}), _data({"type": "finish-step"})]

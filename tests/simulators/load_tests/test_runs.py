@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from serve_app.capacity.run import load_run
 from tests.simulators.load_tests.generator import make_load
 from tests.simulators.load_tests.liar import PIECES, make_liar
 from tests.simulators.load_tests.paced import paced_app
@@ -63,6 +64,14 @@ async def test_each_broken_promise_is_a_failure_of_its_turn_and_of_no_other(liar
     assert all(turn.turn_ms is None for turn in made.turns if turn.code in ("broken_promise", "no_end", "connection"))
 
 
+async def test_a_turn_that_breaks_the_load_test_itself_is_counted_all_the_same(liar: str, tmp_path: Path) -> None:
+    users = [{"kind": "sse_chat", "simulated": REPLY, "questions": [lie]} for lie in ("right", "no number")]
+    made = await make_load(tmp_path, liar, scenario(users, {"kind": "constant", "level": 6, "for_s": 2}, drain_s=5))
+    assert made.ended["due"] == made.ended["done"] == len(made.turns)
+    codes = Counter((turn.code, turn.detail.split(" ")[0]) for turn in made.turns)
+    assert set(codes) == {("", ""), ("unexpected", "ValueError:")}
+
+
 async def test_steps_stop_by_themselves_beyond_the_knee_and_say_why(tmp_path: Path) -> None:
     # Two answers of 0.2 s at a time: ten a second, and no more.
     users = [{"kind": "ws_chat", "simulated": {"ttft_ms": 100, "token_ms": 10, "reply_tokens": 10}}]
@@ -113,7 +122,50 @@ async def test_an_interrupted_run_lets_running_turns_end_and_says_that_it_was_in
     assert (made.code, made.ended["ended"]) == (0, "interrupted")
     assert len(made.turns) == made.ended["due"] == made.ended["done"] >= 5
     assert [turn.code for turn in made.turns] == [""] * len(made.turns)
-    assert [phase.ended_at for phase in made.phases] == [None]
+    (phase,) = made.phases
+    # It ended when nothing more became due, and not 1.5 s later with the answers: its rates would be too low.
+    assert phase.ended_at is not None
+    last_end = max(turn.due_at + (turn.turn_ms or 0) / 1000 for turn in made.turns)
+    assert max(turn.due_at for turn in made.turns) <= phase.ended_at < last_end
+
+
+async def test_a_run_that_is_killed_leaves_the_phase_that_it_was_in(whole: str, tmp_path: Path) -> None:
+    users = [{"kind": "ws_chat", "simulated": QUICK}]
+    shape = {"kind": "constant", "level": 8, "for_s": 600}
+    made = await make_load(tmp_path, whole, scenario(users, shape), kill_after=5)
+    assert made.code == -9
+    assert [(phase.name, phase.rate_per_s, phase.ended_at) for phase in made.phases] == [("constant", 8, None)]
+    run = load_run(tmp_path / "report")
+    assert run.phases[0].ended_at == max(turn.due_at for turn in made.turns)
+
+
+async def test_a_worker_that_is_lost_makes_the_run_a_failed_one(whole: str, tmp_path: Path) -> None:
+    users = [{"kind": "ws_chat", "simulated": QUICK}]
+    shape = {"kind": "constant", "level": 8, "for_s": 14}
+    given = scenario(users, shape, slo={"errors": 1})
+    made = await make_load(tmp_path, whole, given, "--processes", "2", kill_worker_after=4)
+    assert (made.code, made.ended["ended"], made.ended["why"]) == (1, "failed", "1 of 2 workers were lost")
+    assert made.progress[-1]["users"] <= made.progress[2]["users"]
+
+
+async def test_users_beside_the_arrivals_are_not_late_for_what_began_after_they_came(
+    whole: str, tmp_path: Path
+) -> None:
+    users: list[dict[str, Any]] = [
+        {"kind": "ws_chat", "simulated": QUICK},
+        {"kind": "ws_chat", "count": 1, "think_s": 0.05, "simulated": QUICK},
+    ]
+    made = await make_load(tmp_path, whole, scenario(users, {"kind": "constant", "level": 1, "for_s": 3}))
+    (phase,) = made.phases
+    assert all(turn.due_at >= phase.began_at - 0.01 for turn in made.turns)
+
+
+async def test_sockets_that_nobody_opens_are_a_failed_run(liar: str, tmp_path: Path) -> None:
+    users = [{"kind": "idle", "ping_s": 1}]
+    shape = {"kind": "constant", "level": 3, "for_s": 3}
+    made = await make_load(tmp_path, f"{liar}/nowhere", scenario(users, shape, "closed"))
+    assert (made.code, made.ended["ended"]) == (1, "failed")
+    assert "connections and pings failed" in made.ended["why"]
 
 
 async def test_several_processes_share_the_load_and_write_one_folder(whole: str, tmp_path: Path) -> None:

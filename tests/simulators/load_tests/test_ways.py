@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -35,6 +38,24 @@ def way(request: pytest.FixtureRequest, liar: str) -> Iterator[Way]:
     made.close()
 
 
+@contextmanager
+def one_answer(content: bytes) -> Iterator[str]:
+    """A server that reads a request, answers with ``content``, and hangs up."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65_536)
+            connection.sendall(content)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    thread.join(10)
+    listener.close()
+
+
 def ask(way: Way, text: str) -> Answer:
     answer = Answer(now(), expected_text(MODEL))
     way.ask(Question(text, MODEL), answer)
@@ -58,6 +79,26 @@ def test_a_promise_that_every_way_makes_is_watched(way: Way, lie: str) -> None:
     with pytest.raises(BrokenPromise):
         ask(way, lie)
         ask(way, "right")  # what came too late shows at the next answer at the latest
+
+
+def test_a_refusal_that_breaks_off_is_a_broken_connection() -> None:
+    head = b"HTTP/1.1 503 Busy\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    with one_answer(head + b"40\r\n{") as url, pytest.raises(OSError, match="no response"):
+        ask(CompletionsWay(Visitor(url, "me", {})), "right")
+
+
+def test_an_ipv6_address_without_a_port_is_asked_at_the_schemes_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def connect(address: tuple[str, int], *_: object, **__: object) -> socket.socket:
+        asked.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    for url in ("http://[::1]", "https://[::1]", "http://[::1]:8000"):
+        with pytest.raises(ConnectionRefusedError):
+            CompletionsWay(Visitor(url, "me", {})).open()
+    assert asked == [("::1", 80), ("::1", 443), ("::1", 8000)]
 
 
 @pytest.mark.parametrize("lie", ["gap", "doubled event", "another turn", "no beginning", "other answer"])

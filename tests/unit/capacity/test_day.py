@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from serve_app.capacity.day import Change, Day, StageDay, figures, flaps
-from serve_app.capacity.day_plot import draw_day
+from serve_app.capacity.day_html import _missing, _steps, write_day
+from serve_app.errors import ConfigError
 
 STAGE = StageDay(
     stage="Turns",
@@ -45,11 +47,29 @@ def test_a_day_without_moments_has_no_figures() -> None:
         figures(StageDay("Turns", 5.0, 1, 2, (), (), (), (), ()))
 
 
-def test_the_picture_has_every_stage_that_moves(tmp_path: Path) -> None:
-    still = StageDay("Store", 900.0, 1, 1, (1,) * 4, (1,) * 4, (1,) * 4, (0.0,) * 4, ())
-    day = Day("as configured", 900.0, 1, (1.0, 2.0, 3.0, 1.0), (10.0,) * 4, (STAGE, still))
-    svg, png = draw_day((day, day), tmp_path / "report")
-    assert png.read_bytes().startswith(b"\x89PNG")
-    text = svg.read_text()
-    assert text.count("<!-- Turns: ") == 2
-    assert "Store" not in text
+def test_the_page_has_a_picture_of_every_stage_that_moves_and_figures_of_all(tmp_path: Path) -> None:
+    still = StageDay("Store", 900.0, 1, 1, (1,) * 40, (1,) * 40, (1,) * 40, (0.0,) * 40, ())
+    turns = msgspec.structs.replace(
+        STAGE, needed=STAGE.needed * 10, running=STAGE.running * 10, paid=STAGE.paid * 10, wait_s=STAGE.wait_s * 10
+    )
+    day = Day("as configured", 900.0, 1, (1.0, 2.0, 3.0, 1.0) * 10, (10.0,) * 40, (turns, still))
+    other = msgspec.structs.replace(day, policy="by <another>")
+    path = write_day((day, other), "A day of a test.", tmp_path / "report")
+    text = path.read_text(encoding="utf-8")
+    assert text.count('<svg class="plot wide"') == 3, "the load, and one stage under each policy"
+    assert "Turns, as configured: 38% over, 25.0% under, 2 changes" in text
+    assert "by &lt;another&gt;" in text and "<another>" not in text
+    assert text.count('<th scope="row">Store</th>') == 2
+    assert "http" not in text.replace("http-equiv", "")
+
+
+def test_what_is_missing_is_drawn_from_what_ran_up_to_what_was_needed() -> None:
+    assert _missing((1, 3, 2), (1, 1, 2), 60.0) == [(60.0, 1.0), (60.0, 3.0), (60.0, None)]
+    assert _steps((1, 1, 2, 2, 2), 60.0) == [(0.0, 1.0), (120.0, 2.0), (240.0, 2.0)]
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    day = Day("as configured", 900.0, 1, (1.0,) * 4, (10.0,) * 4, (STAGE,))
+    with pytest.raises(ConfigError, match="cannot be made"):
+        write_day((day,), "A day of a test.", tmp_path / "file" / "report")

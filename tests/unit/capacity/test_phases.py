@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from serve_app.capacity.phases import PhaseReport, phase_reports, within
 from serve_app.capacity.run import Run, load_run
@@ -192,6 +193,14 @@ def test_a_phase_keeps_the_slo_or_says_what_it_breaks(
 
     assert report.breaks == breaks
     assert report.meets_slo == (not breaks)
+
+
+def test_tokens_of_a_turn_are_of_the_turns_that_say_how_many(tmp_path: Path) -> None:
+    """The AI SDK's stream does not; as nothing they would make turns look cheap."""
+    told = [replace(turn(1000.0 + i), output_tokens=100, input_tokens=400) for i in range(3)]
+    report = phase_reports(load_run(small_run(tmp_path, [*told, turn(1004.0, tokens=0), turn(1005.0, tokens=0)])))[0]
+
+    assert (report.output_tokens_per_turn, report.input_tokens_per_turn) == (100, 400)
 
 
 def test_connections_are_counted_when_they_open_and_when_they_fail(tmp_path: Path) -> None:

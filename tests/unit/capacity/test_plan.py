@@ -98,6 +98,22 @@ def test_target_ongoing_requests_is_littles_law_of_what_a_replica_carries(
     assert stage.target_ongoing == pytest.approx(carries * measured.per_turn("Turns", "slots"), rel=0.05)
 
 
+def test_an_ingress_that_cpu_fills_first_still_counts_connections(measured: Measured, machines: Machines) -> None:
+    """Not those that a turn of the run held: its users asked more often, and a replica of the plan holds more of them."""
+    process = measured.demand("Ingress", "process")
+    assert process is not None
+    dear = msgspec.structs.replace(process, per_turn=0.02)
+    others = tuple(demand for demand in measured.demands if demand != process)
+    plan = _plan(
+        msgspec.structs.replace(measured, demands=(*others, dear)),
+        machines,
+        Wanted(users=50_000, turns_per_user_hour=30),
+    )
+    ingress = next(stage for stage in plan.stages if stage.stage == "Ingress")
+    assert ingress.scarce == "process" and ingress.needed > 20
+    assert ingress.target_ongoing == stages_in(TEXT, str(BASE))["Ingress"].target
+
+
 def test_one_node_may_be_lost_and_the_rest_still_carries_the_peak(measured: Measured, machines: Machines) -> None:
     plan = _plan(measured, machines)
     safe, risky = plan.nodes, _plan(measured, machines, msgspec.structs.replace(WANTED, node_loss=False)).nodes
@@ -130,10 +146,12 @@ def test_an_embedded_store_that_cannot_carry_the_peak_is_not_planned_with(
     few = _plan(measured, machines, Wanted(users=5_000, turns_per_user_hour=6))
     assert few.store.kind == "embedded" and _stage(few, "Store") == (1, 1, 1)
     assert few.store.utilisation == pytest.approx(few.peak_per_s * 0.004, rel=0.1)
+    assert any("files are on one machine" in doubt for doubt in few.doubts)
     many = _plan(measured, machines)
     assert many.store.kind == "cosmos" and many.store.rus_per_s == pytest.approx(166.7 * 97 / 0.6, rel=0.02)
     assert any("planned for Cosmos DB" in doubt for doubt in many.doubts)
     assert any("README" in doubt for doubt in many.doubts)
+    assert not any("files are on one machine" in doubt for doubt in many.doubts)
     insisted = _plan(measured, machines, msgspec.structs.replace(WANTED, store="embedded"))
     assert any("this needs Cosmos DB" in doubt for doubt in insisted.doubts)
 
@@ -183,6 +201,14 @@ def test_one_phase_gives_a_plan_that_says_how_little_it_stands_on(tmp_path: Path
     assert any("times the highest rate" in doubt for doubt in plan.doubts)
     # Neither the measured machine's cores nor the measured quota bound a plan that orders both.
     assert plan.carries_per_s is not None and plan.carries_per_s > plan.peak_per_s
+
+
+def test_a_plan_from_a_simulated_model_says_which_figures_are_the_scenarios(
+    measured: Measured, machines: Machines
+) -> None:
+    assert any("were simulated" in doubt for doubt in _plan(measured, machines).doubts)
+    real = msgspec.structs.replace(measured, simulated=())
+    assert not any("simulated" in doubt for doubt in _plan(real, machines).doubts)
 
 
 def test_a_stage_that_no_turn_used_keeps_its_target_and_is_told(tmp_path: Path, machines: Machines) -> None:
@@ -262,7 +288,8 @@ def test_the_command_prints_the_plan_with_its_assumptions_and_writes_it(folder: 
     assert code == 0, output
     expected = (
         "Turns", "min", "max", "Little's law", "Universal scalability law", "--peak-factor", "--headroom", "RU/s", "general-8",
-        "examples until you put yours", "tokens a minute", "1000 turns", "tokens 0.880",
+        "examples until you put yours", "tokens a minute", "1000 turns", "tokens 0.880", "Start it with PARLEY_STORE=azure ",
+        "http_options.host must not stay 127.0.0.1",
     )  # fmt: skip
     for said in expected:
         assert said in output, said

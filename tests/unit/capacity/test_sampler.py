@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,12 @@ class Target:
         return GraphState(at=answer)
 
 
+@pytest.fixture(autouse=True)
+def _beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Targets of these tests answer in the first seconds of 1970."""
+    monkeypatch.setattr(time, "time", lambda: 1.0)
+
+
 def sampled(target: Target, folder: Path, said: Callable[[str], None] | None = None) -> GraphSampler:
     with GraphSampler(target.read, folder, every_s=0.001, tell=said) as sampler:
         assert target.asked.wait(PATIENCE_S)
@@ -49,6 +56,12 @@ def test_every_reading_is_a_line(tmp_path: Path) -> None:
     assert [line.at for line in lines[:4]] == [1.0, 2.0, 3.0, 4.0]
     assert len(lines) == target.count == sampler.taken
     assert sampler.problem == ""
+
+
+@pytest.mark.parametrize(("at", "told"), [(61.0, "60 s ahead of"), (-61.0, "62 s behind"), (3.5, "")])
+def test_a_target_whose_clock_is_another_is_told_of(tmp_path: Path, at: float, told: str) -> None:
+    problem = sampled(Target(at, at - 0.5, at), tmp_path).problem
+    assert (told in problem) if told else not problem
 
 
 def test_the_end_of_a_short_run_is_sampled_too(tmp_path: Path) -> None:

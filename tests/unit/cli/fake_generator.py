@@ -51,9 +51,10 @@ def main() -> None:
     parser.add_argument("--headless", action="store_true", required=True)
     for name in ("--host", "--scenario", "--report"):
         parser.add_argument(name, required=True)
-    for name in ("--seed", "--processes"):
+    for name in ("--seed", "--processes", "--master-bind-port", "--master-port"):
         parser.add_argument(name, type=int)
     parser.add_argument("--dev-tenant")
+    parser.add_argument("--master-bind-host")
     given = parser.parse_args()
     report = Path(given.report)
     kept = {"LOCUST_USERS", "PARLEY_LOAD_TOKEN"}
@@ -77,6 +78,11 @@ def play(mode: str, report: Path) -> int:
             return 1
         case "unusable":
             sys.stderr.write("[usage]\nThe scenario is not to my liking, in line 3.\n")
+            return 2
+        case "unusable in the end":
+            progress(1.0)
+            write(report)
+            sys.stderr.write("Something went wrong.\n")
             return 2
         case "crash":
             progress(1.0)

@@ -42,8 +42,8 @@ def test_it_prints_both_ways_of_scaling_and_writes_what_it_found(tmp_path: Path)
     summary = msgspec.json.decode((folder / "day.json").read_bytes(), type=DaySummary)
     assert set(summary.stages) == {"as configured", "by Serve's own policy"}
     assert {figures.stage for figures in summary.stages["as configured"]} >= {"Ingress", "Turns", "Store"}
-    assert (folder / "day.png").exists()
-    assert (folder / "day.svg").exists()
+    page = (folder / "day.html").read_text(encoding="utf-8")
+    assert "Turns, as configured: " in page and "Turns, by Serve&#39;s own policy: " in page
 
 
 def test_it_says_which_bound_is_too_low_and_writes_nothing_by_itself(

@@ -99,6 +99,7 @@ def test_a_scenario_that_cannot_be_used_is_said_in_the_generators_words(play: Pl
         ("crash", 7, "MemoryError: no more"),
         ("crash at the end", 7, "OSError: no space left"),
         ("killed", -9, "it said nothing"),
+        ("unusable in the end", 2, "Something went wrong"),
     ],
 )
 def test_a_generator_that_breaks_off_is_a_failed_run(play: Play, mode: str, code: int, why: str) -> None:
@@ -154,11 +155,13 @@ def test_the_generator_is_asked_what_was_chosen(play: Play, monkeypatch: pytest.
     monkeypatch.setenv("LOCUST_USERS", "5000")
     heard = play("done", processes=3, tenant="contoso", token="a-token")
     heard.run()
-    pid = heard.asked["pid"]
+    pid, port = heard.asked["pid"], heard.asked["master_port"]
+    assert port not in (None, 5557)  # Locust's own, where another run's workers would come
     assert heard.asked == {
         "headless": True, "host": "http://127.0.0.1:1", "scenario": str(heard.folder / "scenario.yaml"),
         "report": str(heard.folder), "seed": 7, "processes": 3, "dev_tenant": "contoso", "pid": pid,
         "environment": {"PARLEY_LOAD_TOKEN": "a-token"},
+        "master_bind_host": "127.0.0.1", "master_bind_port": port, "master_port": port,
     }  # fmt: skip
 
 

@@ -123,7 +123,7 @@ class Controlled:
         config = AutoscalingConfig.model_validate(
             {
                 "min_replicas": 1,
-                "max_replicas": 10,
+                "max_replicas": 40,
                 "target_ongoing_requests": 100,
                 "upscale_delay_s": 5,
                 "downscale_delay_s": 300,
@@ -167,6 +167,15 @@ def test_a_dip_at_the_end_of_the_delay_takes_no_more_than_the_delay_did_without(
         stage.passes(250, load=1.7)
         after = stage.passes(80, load=0.1)
         assert after[-1] == 3, after
+
+
+def test_many_replicas_go_down_one_delay_after_they_were_needed_and_no_later() -> None:
+    clock = SimulatedClock(1_000.0)
+    with serve_clock(clock):
+        stage = Controlled(clock, cpu_share=0.6)
+        assert stage.passes(120, load=12.0)[-1] == 20
+        assert stage.passes(280, load=3.0)[-1] == 20
+        assert stage.passes(60, load=3.0)[-1] == 5
 
 
 def test_serves_own_policy_sees_nothing_of_a_busy_core() -> None:
