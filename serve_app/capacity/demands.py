@@ -37,6 +37,9 @@ MAX_ERRORS = 0.02
 """Refusals and retries use something too, and it is not what a turn uses."""
 MIN_RANGE = 1.3
 """Between the slowest and the fastest phase: a line through points closer together would be drawn by their noise."""
+TELLING = 0.5
+"""Single phases are asked from this share of the fastest rate on. Far below it most of what is used is used without any turn, and
+what is left of it is noise."""
 MOST_REST = 1.0
 """CPU of a turn outside the stages and the load generator is believed up to so many times theirs."""
 NO_RATE = frozenset({"memory"})
@@ -139,7 +142,7 @@ def _machine(
     more = min(fit_line(rest)[1], MOST_REST * slope)
     weight = sum(seconds for _, _, seconds in rest)
     foreign = max(sum((used - more * rate) * seconds for rate, used, seconds in rest) / weight, 0.0)
-    single = [max(used - fixed, 0.0) / rate + more for rate, used, _ in told]
+    single = [one + more for one in _single(told, fixed)]
     return replace(
         _demand(stage, "cpu", uses, counted),
         per_turn=slope + more,
@@ -154,7 +157,7 @@ def _demand(stage: str, resource: str, uses: Sequence[ResourceUse], counted: Map
     points = sorted((counted[use.phase].turns_per_s, use.used, counted[use.phase].seconds) for use in uses)
     held = resource == "slots" and stage != "Ingress"
     fixed, per_turn = (0.0, _ratio(points)) if held else fit_line(points)
-    single = [max(used - fixed, 0.0) / rate for rate, used, _ in points]
+    single = _single(points, fixed)
     first, last = points[0][1] / points[0][0], points[-1][1] / points[-1][0]
     latest = max(uses, key=lambda use: use.phase)
     return Demand(
@@ -171,6 +174,11 @@ def _demand(stage: str, resource: str, uses: Sequence[ResourceUse], counted: Map
         capacity=latest.capacity / latest.replicas if latest.replicas else latest.capacity,
         replicas=latest.replicas,
     )
+
+
+def _single(points: Sequence[tuple[float, float, float]], fixed: float) -> list[float]:
+    """What each of the telling phases says a turn asks for; ``points`` ascend."""
+    return [max(used - fixed, 0.0) / rate for rate, used, _ in points if rate >= TELLING * points[-1][0]]
 
 
 def _ratio(points: Sequence[tuple[float, float, float]]) -> float:

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, ValidationError
 
 from serve_app.errors import ConfigError
+from serve_app.settings import PROJECT_ROOT
 
 
 class _Part(BaseModel):
@@ -70,7 +71,8 @@ def load_machines(path: Path) -> Machines:
     if not isinstance(raw, dict):
         raise ConfigError(f"The machines file {path} must hold a mapping with the key 'machines'.")
     try:
-        return Machines.model_validate({**raw, "source": str(path)})
+        shown = path.relative_to(PROJECT_ROOT) if path.is_relative_to(PROJECT_ROOT) else path
+        return Machines.model_validate({**raw, "source": str(shown)})
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

@@ -53,6 +53,16 @@ def test_the_part_without_turns_is_told_from_the_turns_part() -> None:
     assert predict([demand]).per_s == pytest.approx((2.0 - 0.3) / 0.2)
 
 
+def test_a_phase_with_hardly_any_load_says_nothing_of_the_spread() -> None:
+    """What little it used may be less than what the line says of no turns at all."""
+    rates = (0.1, 5.0, 10.0, 20.0)
+    uses = _uses("Turns", "loop", 0.01, 1.0, fixed=0.05, rates=rates)
+    quiet = [ResourceUse("Turns", "loop", 0, 0.01, 1.0, 1), *uses[1:]]
+    demand = _only(demands(_loads(rates), quiet))
+    assert demand.per_turn == pytest.approx(0.01, rel=0.2)
+    assert 0.8 * demand.per_turn < demand.low <= demand.per_turn <= demand.high < 1.2 * demand.per_turn
+
+
 def test_slots_are_held_for_the_whole_service_time() -> None:
     """4 slots of 2 s each carry two turns a second, however little CPU the stage uses."""
     uses = _uses("ModelGateway", "slots", 2.0, 4.0, rates=(0.5, 1.0)) + _uses(
