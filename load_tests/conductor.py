@@ -13,14 +13,15 @@ import msgspec
 from load_tests.clock import now, unix
 from load_tests.process import PhaseOrder
 from load_tests.stopping import StepsSeen
-from load_tests.tally import Tally
+from load_tests.tally import FAILING_OF, Tally
 from load_tests.writing import Lines
 from serve_app.capacity.samples import Phase
 from serve_app.capacity.scenario import Scenario
-from serve_app.capacity.shapes import PhasePlan, StepsShape
+from serve_app.capacity.shapes import DayShape, PhasePlan, SpikeShape, StepsShape
 
 How = Literal["done", "knee", "interrupted", "failed"]
 POLL_S = 0.1
+LOOK_S = 1.0
 
 
 class Orchestra(Protocol):
@@ -75,10 +76,10 @@ class Conductor:
             self._orchestra.begin(PhaseOrder(self.index, plan.level, plan.duration_s, self._orchestra.workers))
             self._write_phase(None)  # so that turns of a run that is killed have a phase
             at += plan.duration_s
-            while (wait_s := at - now()) > 0:
-                gevent.sleep(wait_s)
-            self._write_phase(at)
-            if self._is_enough():
+            while (wait_s := at - now()) > 0 and not self._is_harm():
+                gevent.sleep(min(wait_s, LOOK_S))
+            self._write_phase(min(at, now()))
+            if self.why or self._is_enough():
                 break
         self.drain()
         self.over = True
@@ -131,6 +132,17 @@ class Conductor:
         if ended_at is not None:
             self._ended = self.index
         self._lines.add(phase)
+
+    def _is_harm(self) -> bool:
+        """Whether most turns fail: more of them say nothing new, and somebody may need the graph. A spike and a day are there to
+        show how it recovers, and go on."""
+        if isinstance(self._scenario.load.shape, SpikeShape | DayShape):
+            return False
+        self._orchestra.look()
+        if failed := self._tally.recently_failed:
+            self.how = "knee" if self._steps is not None and self._steps.found else "failed"
+            self.why = f"{failed} of the last {FAILING_OF} turns failed"
+        return bool(failed)
 
     def _is_enough(self) -> bool:
         if self._steps is None or not self.plan.measured:

@@ -14,6 +14,8 @@ from serve_app.capacity.samples import TurnSample
 
 RECENT = 200
 """Turns that the running percentile is of."""
+FAILING_OF = 100
+FAILING_SHARE = 0.5
 
 
 class Live(Struct, frozen=True):
@@ -53,10 +55,12 @@ class Tally:
         self._phases: dict[int, PhaseCount] = {}
         self._live: dict[str, Live] = {}
         self._recent_ttft_ms: deque[float] = deque(maxlen=RECENT)
+        self._recent_failed: deque[bool] = deque(maxlen=FAILING_OF)
 
     def ended(self, turn: TurnSample | Ended) -> None:
         count = self.phase(turn.phase)
         count.done += 1
+        self._recent_failed.append(bool(turn.code))
         if turn.code:
             count.failed += 1
         elif self._limits.met(turn.ttft_ms, turn.turn_ms):
@@ -109,6 +113,12 @@ class Tally:
             good=sum(count.good for count in counts),
             failed=sum(count.failed for count in counts),
         )
+
+    @property
+    def recently_failed(self) -> int:
+        """Of the last ``FAILING_OF`` turns, where there were so many and most of them failed; else 0."""
+        failed = sum(self._recent_failed)
+        return failed if len(self._recent_failed) == FAILING_OF and failed > FAILING_OF * FAILING_SHARE else 0
 
     @property
     def ttft_p95_ms(self) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from load_tests.stopping import Limits, StepsSeen
-from load_tests.tally import Ended, Live, Tally
+from load_tests.tally import FAILING_OF, Ended, Live, Tally
 from serve_app.capacity.scenario import Slo
 
 
@@ -59,3 +59,21 @@ def test_the_tally_adds_up_what_processes_say_and_what_has_ended() -> None:
     assert 700 < tally.ttft_p95_ms <= 1500
     tally.gone("b")
     assert (tally.due_in(1), tally.live.running, tally.live.users) == (7, 2, 5)
+
+
+def test_it_is_told_when_most_of_the_last_turns_failed_whatever_came_before() -> None:
+    tally = Tally(Limits.of(Slo()))
+    for _ in range(1_000):
+        tally.ended(Ended(1, ttft_ms=1, turn_ms=2))
+    for _ in range(FAILING_OF // 2):
+        tally.ended(Ended(1, code="overloaded"))
+    assert tally.recently_failed == 0
+    tally.ended(Ended(1, code="overloaded"))
+    assert tally.recently_failed == FAILING_OF // 2 + 1
+
+
+def test_a_few_failures_at_the_beginning_are_not_most() -> None:
+    tally = Tally(Limits.of(Slo()))
+    for _ in range(FAILING_OF - 1):
+        tally.ended(Ended(1, code="overloaded"))
+    assert tally.recently_failed == 0
