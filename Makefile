@@ -7,10 +7,10 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 # These start no graph, so several run at a time. Those that mostly wait fill the others' gaps, unless coverage is measured.
 BUSY    := tests/unit tests/contract tests/simulators tests/simulation tests/security tests/supply_chain tests/chaos
 WAITING := tests/e2e/page tests/e2e/cli
-# What takes long: with a graph of its own, and without any.
+# What takes long: with a graph of its own or a pace to measure, and what mostly waits.
 LONG    := tests/chaos/test_chaos_short.py tests/e2e/test_serve_run.py tests/e2e/test_restart.py tests/e2e/test_load.py \
-           tests/e2e/test_dashboards.py tests/nodes
-PATIENT := tests/contract/test_models_peers.py tests/simulators/load_tests \
+           tests/e2e/test_dashboards.py tests/simulators/load_tests tests/nodes
+PATIENT := tests/contract/test_models_peers.py \
            $(patsubst %,tests/e2e/page/test_%.py,continuity unsent branches connection approvals)
 IGNORED := $(LONG:%=--ignore=%) $(PATIENT:%=--ignore=%)
 COVERAGE ?=  # --cov: what runs without a graph must be covered; that doubles its time

@@ -87,17 +87,18 @@ class UserSide:
         self._runner = runner
         self._classes = classes_for(self.process)
         environment.user_classes = self._classes
+        self._patience_s = max(entry.turn_timeout_s for entry in scenario.users)
         # A user who has to go may end its turn; the run's end has its own patience.
-        environment.stop_timeout = max(entry.turn_timeout_s for entry in scenario.users)
+        environment.stop_timeout = self._patience_s
         environment.events.test_stopping.add_listener(self._stopping)  # type: ignore[no-untyped-call]
-        self._environment = environment
         self.greenlets = Group()
         if scenario.load.model == "open":
             self.greenlets.spawn(pool.keep, self.process, self._users_of, self._spawn)
 
     def live(self) -> Live:
         """Now; gives up what has waited too long."""
-        self.process.give_up_waiting(self._environment.stop_timeout or 0)
+        # Not by the environment's, which a worker takes over from its master's with the first users.
+        self.process.give_up_waiting(self._patience_s)
         return self.process.live(self._runner.user_count)
 
     def _name_of(self, share: int) -> str:

@@ -18,7 +18,7 @@ from tests.simulators.load_tests.generator import make_load
 from tests.simulators.load_tests.paced import paced_app
 from tests.simulators.load_tests.serving import in_thread, only
 
-TTFT_MS, TOKEN_MS, TOKENS = 1000, 100, 15
+TTFT_MS, TOKEN_MS, TOKENS = 3000, 100, 15
 WITHIN = 0.05
 SIMULATED = {"ttft_ms": TTFT_MS, "token_ms": TOKEN_MS, "reply_tokens": TOKENS}
 

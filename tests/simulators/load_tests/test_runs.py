@@ -181,6 +181,16 @@ async def test_several_processes_share_the_load_and_write_one_folder(whole: str,
     assert [phase.name for phase in made.phases] == ["warm-up", "constant"]
 
 
+async def test_in_several_processes_too_a_turn_waits_until_somebody_is_free(whole: str, tmp_path: Path) -> None:
+    users = [{"kind": "ws_chat", "simulated": QUICK | {"ttft_ms": 300}}]
+    few = scenario(users, {"kind": "constant", "level": 4, "for_s": 6})
+    few["load"]["users_max"] = 2
+    made = await make_load(tmp_path, whole, few, "--processes", "2", "--seed", "3")
+    assert (made.code, made.ended["ended"]) == (0, "done"), made.stderr
+    assert max(turn.late_ms for turn in made.turns) > 50
+    assert [turn.code for turn in made.turns if turn.code] == []
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [
