@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import socket
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -50,6 +51,13 @@ class Sink:
     @property
     def thoughts(self) -> str:
         return "".join(piece for piece in self.pieces if isinstance(piece, Thought))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sdks() -> None:
+    """Importing an SDK takes seconds on a busy machine, and a request's time runs from when it is made."""
+    for kind in ("openai", "anthropic", "google"):
+        importlib.import_module(f"serve_app.models.{kind}_adapter")
 
 
 def ask(content: str = "Hi", timeout_s: float = WAIT_S, **fields: Any) -> ModelRequest:
