@@ -18,8 +18,9 @@ from serve_app.capacity.scenario import Load, Scenario
 from serve_app.capacity.shapes import StepsShape
 from serve_app.errors import ConfigError
 
-AROUND = (0.7, 0.2, 2.1)
-"""Steps around the predicted limit, in shares of it (first, by, last). They end by themselves where the graph can no more."""
+AROUND = (0.4, 0.2, 2.0)
+"""Steps around the predicted limit, in shares of it (first, by, last). They begin with a light load, as a graph that is loaded to
+the full from its first second on carries less, and end by themselves where it can no more."""
 NEARER = (0.45, 0.15, 0.75)
 """Steps below it, for a prediction from rates that are nearer to it."""
 NEAR = 0.5

@@ -37,14 +37,14 @@ def verify(
         Path | None,
         typer.Option(help="What to verify. [the report's plan, else what the report's graph ran with]", dir_okay=False),
     ] = None,
-    step_s: Annotated[float, typer.Option(min=5, max=600, help="Seconds of each of the five steps.")] = 20.0,
+    step_s: Annotated[float, typer.Option(min=5, max=600, help="Seconds of each step.")] = 20.0,
     out: Annotated[Path | None, typer.Option(help="New folder for the run. [REPORT/verify-TIME]")] = None,
 ) -> None:
     """Predict a configuration's limit from a report, measure it on this machine, and say how far off the prediction was.
 
     The configuration is scaled to this machine: fewer replicas of each stage, of a fixed number, so that nothing but load
     changes while it is measured; slots stay as they are. A graph is started with them, with simulated model and tools, and
-    loaded in steps from below the predicted limit to beyond it. It takes about three minutes.
+    loaded in steps from below the predicted limit to beyond it. It takes about four minutes.
 
     Example: `parley capacity verify --report reports/steps`
 

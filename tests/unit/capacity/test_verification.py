@@ -70,7 +70,7 @@ def test_the_steps_lie_around_the_prediction_and_look_for_the_limit_only(tmp_pat
     scenario = load_run(write_run(tmp_path / "calm", replace(MODELS["store"], phase_s=10.0))).scenario
     steps = steps_at(scenario, 10.0, AROUND, 20.0)
     levels = [phase.level for phase in steps.load.shape.phases()]
-    assert levels == pytest.approx([7.0, 9.0, 11.0, 13.0, 15.0, 17.0, 19.0, 21.0])
+    assert levels == pytest.approx([4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0, 18.0, 20.0])
     assert steps.slo == Slo(errors=1.0)
     with pytest.raises(ConfigError, match="cannot be measured in steps"):
         steps_at(scenario, 0.01, AROUND, 20.0)
