@@ -8,25 +8,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
 from serve_app.errors import ConfigError
+from serve_app.yaml_files import read_mapping
 
 STAGES = ("Ingress", "Turns", "PromptBuilder", "ModelGateway", "ToolExecutor", "Store", "Companions")
 
 
 def load_serve_config(path: Path) -> ServeDeploySchema:
     """The file as Serve's own schema. Raises ConfigError naming the key and what to do."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"The Serve configuration {path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The Serve configuration {path} is not valid YAML: {error}.") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"The Serve configuration {path} must hold a mapping.")
+    raw = read_mapping(path, "Serve configuration")
     unknown = _unknown_key(raw, ServeDeploySchema, "")
     if unknown:
         raise ConfigError(

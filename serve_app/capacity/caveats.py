@@ -11,8 +11,8 @@ from serve_app.capacity.phases import PhaseReport, says_tokens
 from serve_app.capacity.resources import ResourceUse
 from serve_app.capacity.resources_of import StageTimes
 from serve_app.capacity.run import Run
+from serve_app.loopback import LOOPBACK
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 FEW_TURNS = 200
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, ValidationError
 
 from serve_app.errors import ConfigError
 from serve_app.settings import PROJECT_ROOT
+from serve_app.yaml_files import read_mapping
 
 
 class _Part(BaseModel):
@@ -62,14 +62,7 @@ class Machines(_Part):
 
 def load_machines(path: Path) -> Machines:
     """Reads the file. Raises ConfigError that names it and the key."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"The machines file {path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The machines file {path} is not valid YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"The machines file {path} must hold a mapping with the key 'machines'.")
+    raw = read_mapping(path, "machines file", "a mapping with the key 'machines'")
     try:
         shown = path.relative_to(PROJECT_ROOT) if path.is_relative_to(PROJECT_ROOT) else path
         return Machines.model_validate({**raw, "source": str(shown)})

@@ -17,9 +17,9 @@ from serve_app.capacity.run import Run
 from serve_app.capacity.scenario import Slo
 from serve_app.capacity.usl import UslFit, fit_usl
 from serve_app.errors import ConfigError
+from serve_app.loopback import LOOPBACK
 
 GENERATOR = "load generator"
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class SloReach(Struct, frozen=True):
@@ -69,7 +69,7 @@ def measure(run: Run, slo: Slo | None = None) -> Measured:
     reports = phase_reports(run)
     loads = phase_loads(run, reports)
     uses = resource_uses(run)
-    generator = _generator_uses(run) if urlsplit(run.info.target).hostname in _LOOPBACK else []
+    generator = _generator_uses(run) if urlsplit(run.info.target).hostname in LOOPBACK else []
     found = demands(loads, [*uses, *generator])
     if not uses or not found:
         raise ConfigError(_why_none(run, loads, uses))

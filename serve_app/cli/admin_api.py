@@ -17,11 +17,11 @@ from serve_app.cli.api import Api, Caller, Reply, configured_url, parse_url
 from serve_app.cli.printable import one_line
 from serve_app.credentials import Secrets
 from serve_app.errors import ConfigError, ParleyError
+from serve_app.loopback import LOOPBACK
 
 TOKEN_VARIABLE = "PARLEY_ADMIN_TOKEN"  # noqa: S105 - a name
 TIMEOUT_S = 30.0
 MAX_PAGES = 1_000
-_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 class AdminOptions(Struct, frozen=True, kw_only=True):
@@ -44,7 +44,7 @@ class AdminApi:
                 f"Option --token: a token is printable ASCII without spaces; {TOKEN_VARIABLE} may hold it."
             )
         parts = urlsplit(self.url)
-        if token is not None and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        if token is not None and parts.scheme == "http" and parts.hostname not in LOOPBACK:
             typer.echo("The token travels in plain text; use https where others can listen.", err=True)
         # Without a token it has to be a server in development mode, which takes our word for who we are.
         caller = Caller(user="operator", roles="platform-admin") if token is None else None

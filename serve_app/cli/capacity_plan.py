@@ -23,13 +23,13 @@ from serve_app.capacity.wanted import Wanted, store_choice
 from serve_app.cli.capacity_table import show_plan
 from serve_app.domain.usage import Price
 from serve_app.errors import ConfigError
+from serve_app.loopback import LOOPBACK
 from serve_app.models.price_list import read_prices
 from serve_app.settings import Settings, environment_variable
 
 PLANNED_CONFIG = "serve_config.planned.yaml"
 PATCH = "serve_config.patch"
 MACHINES = Path("configs/machines.yaml")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PRICE = re.compile(r"([0-9]+(?:\.[0-9]+)?)/([0-9]+(?:\.[0-9]+)?)")
 
 

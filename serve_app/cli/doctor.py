@@ -17,9 +17,8 @@ from serve_app.cli.main import EXIT_FAILED
 from serve_app.cli.running_graph import Dependency, RunningGraph, find_graph
 from serve_app.credentials import Secrets
 from serve_app.errors import ConfigError, UpstreamFailed
+from serve_app.loopback import LOOPBACK
 from serve_app.settings import LogSettings, Settings
-
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 def doctor(

@@ -15,11 +15,11 @@ from serve_app.cli.running_graph import RunningGraph
 from serve_app.credentials import Secrets
 from serve_app.domain.stages import GraphState
 from serve_app.errors import ConfigError, NotFound, NotPermitted, Unauthenticated, UpstreamFailed
+from serve_app.loopback import LOOPBACK
 
 STAGES_PATH = "/api/admin/stages"
 TIMEOUT_S = 5.0
 """The graph asks its replicas for two seconds at most; the rest is for a target that is busy, whose figures matter most."""
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class Stages:

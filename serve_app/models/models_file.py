@@ -13,7 +13,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from serve_app.errors import ConfigError
@@ -28,6 +27,7 @@ from serve_app.models.config import (
     Part,
     Provider,
 )
+from serve_app.yaml_files import read_mapping
 
 Lookup = Callable[[str], str | None]
 """Finds an environment variable."""
@@ -49,19 +49,17 @@ _EXTRAS = {"anthropic": "anthropic", "google": "google.genai"}
 _COMPUTED = ("is_simulated", "skipped")
 
 
+def read_models_mapping(path: Path) -> dict[str, Any]:
+    """The file as it is written. Raises ConfigError that names it."""
+    return read_mapping(path, "models file", "a mapping with the key 'providers'", "; set PARLEY_MODELS")
+
+
 def read_models(path: Path, lookup: Lookup) -> ModelsConfig:
     """Reads the file. No provider may be left at the end: see ``simulation_needed`` and ``with_simulated``.
 
     Raises ConfigError, which names the file and the key and says what to do.
     """
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"The models file {path} cannot be read: {error.strerror}; set PARLEY_MODELS.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The models file {path} is not valid YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(loaded, dict):
-        raise ConfigError(f"The models file {path} must hold a mapping with the key 'providers'.")
+    loaded = read_models_mapping(path)
     for key in _COMPUTED:
         if key in loaded:
             raise ConfigError(f"{path}: {key}: is no key of this file; remove it.")

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from serve_app.domain.usage import Price
 from serve_app.errors import ConfigError
 from serve_app.models.config import PriceConfig
-from serve_app.models.models_file import Lookup, with_references
+from serve_app.models.models_file import Lookup, read_models_mapping, with_references
 from serve_app.models.pricing import price_of
 
 
@@ -21,15 +20,7 @@ def read_prices(path: Path, lookup: Lookup) -> tuple[str, dict[str, Price | None
 
     The first mention of a model counts. Raises ConfigError that names the file.
     """
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"The models file {path} cannot be read: {error.strerror}; set PARLEY_MODELS.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The models file {path} is not valid YAML: {' '.join(str(error).split())}.") from error
-    resolved = with_references(loaded, lookup)
-    if not isinstance(resolved, dict):
-        raise ConfigError(f"The models file {path} must hold a mapping with the key 'providers'.")
+    resolved = with_references(read_models_mapping(path), lookup)
     providers = [provider for provider in resolved.get("providers") or () if isinstance(provider, dict)]
     prices: dict[str, Price | None] = {}
     for provider in providers:
