@@ -88,7 +88,7 @@ lock: setup-test  ## lock the newest versions that pyproject.toml allows
 	$(PIP) install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --group build \
 	  pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --group build --group dev --extra redis --extra anthropic --extra google --extra load \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --group build --group dev --extra redis --extra anthropic --extra google --extra load --extra eval \
 	  -c requirements.lock pyproject.toml -o requirements-test.lock
 
 benchmark: setup-test  ## the channel between stages, on this machine

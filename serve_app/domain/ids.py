@@ -20,7 +20,10 @@ CONVERSATION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 REQUEST_PREFIX = "v1_"
 """Begins the id of a conversation that is one request of a program, in no list of anybody's conversations; a ULID follows."""
 
-_REQUEST_ID = re.compile(rf"{REQUEST_PREFIX}[0-9A-HJKMNP-TV-Z]{{26}}")
+TRIAL_PREFIX = "trial_"
+"""The same for a turn that is run to see how a configuration answers."""
+
+_UNLISTED_ID = re.compile(rf"(?:{REQUEST_PREFIX}|{TRIAL_PREFIX})[0-9A-HJKMNP-TV-Z]{{26}}")
 _TURN_ID = re.compile(r"([A-Za-z0-9_-]{1,64})\.([0-9A-HJKMNP-TV-Z]{26})")
 
 
@@ -46,7 +49,7 @@ class ConversationKey(Struct, frozen=True, kw_only=True):
     @property
     def listed(self) -> bool:
         """Whether it is among its user's conversations. Exact, since clients may have begun ids of theirs alike."""
-        return _REQUEST_ID.fullmatch(self.conversation_id) is None
+        return _UNLISTED_ID.fullmatch(self.conversation_id) is None
 
 
 class TurnKey(Struct, frozen=True, kw_only=True):

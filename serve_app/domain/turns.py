@@ -20,6 +20,7 @@ from serve_app.domain.identity import Principal
 from serve_app.domain.ids import TurnKey
 from serve_app.domain.priority import Priority
 from serve_app.domain.tools import ToolSpec
+from serve_app.domain.trial import Trial
 from serve_app.domain.usage import ModelUsage, Usage
 
 TurnState = Literal["accepted", "running", "completed", "failed", "cancelled"]
@@ -58,7 +59,8 @@ class GivenPrompt(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Query(Struct, frozen=True, kw_only=True):
     """What the user sent. Two queries are the same exactly when they compare equal.
 
-    With ``given`` the turn is run on that alone, and ``content`` is only what people are shown of it.
+    With ``given`` the turn is run on that alone, and ``content`` is only what people are shown of it. With ``trial`` it is none
+    of a conversation's: what that would bring along is in it. No request can ask for one.
     """
 
     content: str
@@ -66,6 +68,7 @@ class Query(Struct, frozen=True, kw_only=True):
     tool_id: str | None = None
     attachments: tuple[str, ...] = ()
     given: GivenPrompt | None = None
+    trial: Trial | None = None
 
 
 class Owner(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,1 @@
+"""Graders: each looks at one answer and says how good it is."""
