@@ -1,9 +1,10 @@
 """A case: a conversation, and what is expected of the answer to its last question.
 
 {"id": "crm-001",
- "messages": [{"role": "user", "content": "…"},
-              {"role": "assistant", "content": "…", "tool_calls": [{"name": "crm.find_account", "arguments": {…}, "result": {…}}]},
-              {"role": "user", "content": "…"}],
+ "messages": [
+   {"role": "user", "content": "…"},
+   {"role": "assistant", "content": "…", "tool_calls": [{"name": "crm.find_account", "arguments": {…}, "result": {…}}]},
+   {"role": "user", "content": "…"}],
  "expected": {"answer": "…", "facts": ["…"], "tool_calls": [{"name": "…", "arguments": {…}}], "refusal": false},
  "tags": ["crm"], "tenant": "acme", "role": "sales"}
 """
