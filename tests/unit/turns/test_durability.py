@@ -98,7 +98,9 @@ async def test_under_exit_a_renewal_carries_no_text() -> None:
         hold.set()
         async with asyncio.timeout(SECONDS):
             await running
-    assert len(store.carrying) == 1
+    # On a slow machine a renewal may come by between the checkpoint and the end: it carries a whole step, never a part of one.
+    assert store.carrying[0].steps
+    assert sum(len(share.steps) for share in store.carrying) == 1
 
 
 @pytest.mark.parametrize("durability", ["async", "exit"])
