@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 import socket
 import sys
 from typing import Any
@@ -176,6 +177,7 @@ class Leader:
         environment.events.spawning_complete.add_listener(self._spawned)  # type: ignore[no-untyped-call]
         environment.events.test_stopping.add_listener(self._stopping)  # type: ignore[no-untyped-call]
         environment.events.quitting.add_listener(self._quitting)  # type: ignore[no-untyped-call]
+        self._interrupts = gevent.signal_handler(signal.SIGINT, _interrupted)
 
     # -- the shape ---------------------------------------------------------------------------------------------------
 
@@ -315,3 +317,11 @@ def unreachable(host: str) -> str | None:
     except OSError as error:
         return f"nothing answers at {host} ({error})"
     return None
+
+
+def _interrupted() -> None:
+    """Ctrl-C, in a greenlet of its own, from which it gets to the main one.
+
+    By itself it comes up in whichever greenlet runs, and is lost where that is in a callback whose exceptions are only printed.
+    """
+    raise KeyboardInterrupt
