@@ -23,6 +23,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from deployments.attachment import leave_attachment, remove_attachment
 from serve_app.errors import ConfigError
 
 PR_SET_PDEATHSIG = 1
@@ -58,6 +59,7 @@ class Driver:
         self._versions = dict.fromkeys((*REDEPLOY_ORDER, "Companions"), "0")
         self._redeploys = 0
         self._heard = b""
+        self._data_dir = Path()
         self._tell = os.fdopen(options.tell_fd, "w", encoding="utf-8")
 
     def tell(self, **line: Any) -> None:
@@ -98,10 +100,13 @@ class Driver:
             self.tell(failed=failed)
             return 2
         client.wait_for_proxies_serving()
+        application_name = serve_config.applications[0].name
+        leave_attachment(self._data_dir, ray.get_runtime_context().gcs_address, application_name, os.environ)
         self.tell(ready={"url": f"http://{options.host}:{options.port}", "metrics_port": options.metrics_port})
         while self._next_command() == b"redeploy":  # else "stop", or the parent is gone
             self._redeploy(client)
-        self._drain(serve_config.applications[0].name)
+        remove_attachment(self._data_dir)
+        self._drain(application_name)
         client.shutdown(timeout_s=STOP_TIMEOUT_S)
         ray.shutdown()
         return 0
@@ -119,6 +124,7 @@ class Driver:
         options = self._options
         serve_config = load_serve_config(Path(options.serve_config))
         settings = Settings.load(Path(options.config) if options.config else None, options.overrides)
+        self._data_dir = settings.path(settings.data_dir)
         secrets = Secrets.from_environment()
         # Replicas of before and after a redeploy talk to each other, so they share what the first start made.
         self._channel_secret = self._channel_secret or secrets.parley_channel_secret or SecretStr(new_secret())

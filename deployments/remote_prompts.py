@@ -33,23 +33,26 @@ class RemotePrompts:
     async def names(self, principal: Principal) -> tuple[str, ...]:
         return cast(tuple[str, ...], await self._ask("names", principal))
 
+    async def versions(self) -> dict[str, tuple[str, ...]]:
+        return cast(dict[str, tuple[str, ...]], await self._ask("versions"))
+
     async def title(self, content: str) -> Prompt:
         return cast(Prompt, await self._ask("title", content))
 
-    async def _ask(self, method: str, argument: Any) -> Any:
-        packed = pack((method, argument))
+    async def _ask(self, method: str, *arguments: Any) -> Any:
+        packed = pack((method, *arguments))
         try:
             return unpack(await patiently(lambda: self._peers.request(PROMPTS, packed, CALL_TIMEOUT_S)))
         except TooLarge:  # a history larger than a frame
             return unpack(await call(self._handle, "prompt builder", "answer", packed))
 
 
-_METHODS = frozenset({"build", "names", "title"})
+_METHODS = frozenset({"build", "names", "title", "versions"})
 
 
 async def answer(prompts: PromptBuilder, packed: bytes) -> bytes:
     """A call as it arrives at the stage."""
-    method, argument = unpack(packed)
+    method, *arguments = unpack(packed)
     if method not in _METHODS:
         raise AttributeError(method)
-    return pack(await getattr(prompts, method)(argument))
+    return pack(await getattr(prompts, method)(*arguments))

@@ -146,6 +146,8 @@ class TurnSettings(_Group):
     """How long appends are tried again while the store is away; then the turn is left to be taken over."""
     max_running: PositiveInt = 500
     """Turns one replica runs at most; the sweeper takes no more."""
+    max_running_batch: PositiveInt = 16
+    """Trials, an evaluation's turns, that one replica runs at most; one at a time while live turns leave no room."""
     max_tool_calls: Annotated[int, Field(ge=1, le=256)] = 32
     """Tool calls of one step; what a model asks for beyond is refused, and it is told."""
     offer_ttl_s: PositiveFloat = 5.0
@@ -394,6 +396,9 @@ class Settings(BaseSettings):
     """Folder of prompts: ``<name>/<version>/prompt.md``."""
     serve_config: Path = Path("serve_config.yaml")
     """Ray's settings of every stage, as ``parley serve`` applies them."""
+    shadow: Path | None = None
+    """Candidates that a share of live turns is mirrored to, with nobody seeing it: a file such as
+    ``configs/shadow.example.yaml``."""
     cors_origins: tuple[str, ...] = ()
     """Other origins whose pages may use the API, exactly as browsers send them."""
     hosts: tuple[str, ...] = ()

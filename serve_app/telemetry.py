@@ -83,6 +83,7 @@ METRICS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "parley_store_call_ms": ("histogram", "Duration of calls to Cosmos DB, by operation.", ("operation",)),
     "parley_connections": ("gauge", "Open WebSocket connections of this replica.", ()),
     "parley_http_requests_total": ("counter", "HTTP requests, by route and status.", ("route", "status")),
+    "parley_shadow_total": ("counter", "Live turns chosen to be mirrored, by what came of it.", ("outcome",)),
     "parley_refusals_total": ("counter", "Turns and requests refused by a limit, by code.", ("code",)),
     "parley_approvals_total": ("counter", "Questions about tool calls, by how they ended.", ("outcome",)),
     "parley_tools_quarantined": ("gauge", "Tools that changed since they were pinned.", ("server",)),

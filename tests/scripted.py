@@ -141,6 +141,9 @@ class PlainPrompts:
             session_prompt=kept,
         )
 
+    async def versions(self) -> dict[str, tuple[str, ...]]:
+        return {"assistant": ("v1",)}
+
     async def title(self, content: str) -> Prompt:
         kept = SessionPrompt(name="title", version="v1", text="Title.", fingerprint="")
         return Prompt(messages=(ModelMessage(role="user", content=content),), session_prompt=kept)

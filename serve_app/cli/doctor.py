@@ -85,6 +85,8 @@ def _check_files(settings: Settings, secrets: Secrets) -> list[Finding]:
     }
     if settings.companions.script is not None:
         checks["script"] = (lambda: preflight.check_script(settings, secrets), settings.companions.script)
+    if settings.shadow is not None:
+        checks["shadow"] = (lambda: preflight.check_shadow(settings), settings.shadow)
     findings = [_passed(name, check, f"{settings.path(path)}") for name, (check, path) in checks.items()]
     if (mode := settings.auth.mode) != "development":
         findings.append(

@@ -47,11 +47,15 @@ def check_settings(settings: Settings) -> None:
 
 
 def check_files(settings: Settings, secrets: Secrets) -> None:
-    """The models file, the tool servers' file, the provider's script and the prompts can be used. Raises ConfigError."""
+    """The models file, the tool servers' file, the provider's script, the prompts and the shadow file can be used.
+
+    Raises ConfigError.
+    """
     check_models(settings, secrets)
     check_tool_servers(settings)
     check_script(settings, secrets)
     check_prompts(settings)
+    check_shadow(settings)
 
 
 def check_auth(settings: Settings, secrets: Secrets) -> None:
@@ -91,6 +95,13 @@ def check_tool_servers(settings: Settings) -> None:
     from serve_app.tools.config import load_servers
 
     load_servers(settings.path(settings.mcp_servers), tool_variables(settings))
+
+
+def check_shadow(settings: Settings) -> None:
+    """The file that says what live turns are mirrored to can be read, where there is to be one. Raises ConfigError."""
+    from serve_app.turns.shadow_config import load_shadow
+
+    load_shadow(settings)
 
 
 def check_script(settings: Settings, secrets: Secrets) -> None:

@@ -51,6 +51,11 @@ class ConversationKey(Struct, frozen=True, kw_only=True):
         """Whether it is among its user's conversations. Exact, since clients may have begun ids of theirs alike."""
         return _UNLISTED_ID.fullmatch(self.conversation_id) is None
 
+    @property
+    def trial(self) -> bool:
+        """Whether it is that of a trial, or of what judges one. No client can choose such an id."""
+        return self.conversation_id.startswith(TRIAL_PREFIX) and not self.listed
+
 
 class TurnKey(Struct, frozen=True, kw_only=True):
     """Where a turn lives: inside its conversation's partition."""

@@ -14,7 +14,7 @@ class PromptRequest(Struct, frozen=True, kw_only=True):
     """``history`` is oldest first and ends before the query. ``kept`` is the prompt kept with the conversation, if any.
 
     ``attachments`` are ids of the principal's files: their short texts are shown to the model as far as its context has room
-    for all of them, else they are named.
+    for all of them, else they are named. ``prompt_version`` None is the version in use; a named one may be a draft.
     """
 
     principal: Principal
@@ -22,6 +22,7 @@ class PromptRequest(Struct, frozen=True, kw_only=True):
     history: tuple[Message, ...] = ()
     tools: tuple[ToolSpec, ...] = ()
     prompt_name: str | None = None
+    prompt_version: str | None = None
     kept: SessionPrompt | None = None
     context_tokens: int = 128_000
     attachments: tuple[str, ...] = ()

@@ -106,7 +106,10 @@ class ChatService:
         chosen = new_id("c_") if conversation_id is None else conversation_id
         if not CONVERSATION_ID.fullmatch(chosen):
             raise InvalidInput("A conversation id is 1 to 64 letters, digits, _ or -.")
-        return await self._services.store.ensure_conversation(ConversationKey.of(principal, chosen))
+        key = ConversationKey.of(principal, chosen)
+        if key.trial:
+            raise InvalidInput("A conversation id of this form is an evaluation's; choose another one.")
+        return await self._services.store.ensure_conversation(key)
 
     async def send(
         self,

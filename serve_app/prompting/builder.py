@@ -136,6 +136,10 @@ class LocalPromptBuilder:
         await self._look_for_changes()
         return tuple(name for name in self._library.names(principal.roles) if name != TITLE_PROMPT)
 
+    async def versions(self) -> dict[str, tuple[str, ...]]:
+        await self._look_for_changes()
+        return {name: versions for name, versions in self._library.versions().items() if name != TITLE_PROMPT}
+
     async def title(self, content: str) -> Prompt:
         await self.load()
         await self._look_for_changes()
@@ -158,6 +162,12 @@ class LocalPromptBuilder:
         return self._library.problems()
 
     def _choose(self, request: PromptRequest) -> PromptTemplate:
+        if request.prompt_version is None:
+            return self._in_use(request)
+        name = request.prompt_name or self._in_use(request).name
+        return self._library.find(name, request.principal.roles, request.prompt_version)
+
+    def _in_use(self, request: PromptRequest) -> PromptTemplate:
         roles = request.principal.roles
         if request.prompt_name is not None:
             return self._library.find(request.prompt_name, roles)

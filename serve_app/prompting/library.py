@@ -2,16 +2,16 @@
 
     <folder or container>/<name>/<version>/prompt.md
 
-The newest version of a name by natural order (v2 before v10) is the one in use. Files are looked at on use, at most
-every few seconds: no thread watches them. An edit that cannot be used leaves the last good version in place, is logged
-once and listed by ``problems``.
+The newest version of a name by natural order (v2 before v10) that is no draft is the one in use. Files are looked at on use,
+at most every few seconds: no thread watches them. An edit that cannot be used leaves the last good version in place, is
+logged once and listed by ``problems``.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 
 from msgspec import Struct
@@ -66,15 +66,42 @@ class PromptLibrary:
             more = f" There are {len(problems) - 1} more problems with prompts." if len(problems) > 1 else ""
             raise ConfigError(problems[0] + more)
 
-    def find(self, name: str, roles: tuple[str, ...]) -> PromptTemplate:
-        """The newest version of a prompt that somebody with ``roles`` may use.
+    def find(self, name: str, roles: tuple[str, ...], version: str | None = None) -> PromptTemplate:
+        """The version in use of a prompt that somebody with ``roles`` may use, or the one that is named.
 
-        Raises the same NotFound for a prompt that does not exist and for one that is not theirs.
+        Raises the same NotFound for a prompt that does not exist and for one that is not theirs, and one that says which
+        versions there are for a version that is not there.
         """
-        found = self.own(name)
+        found = self.own(name) if version is None else self._version(name, version)
         if not found.allows(roles):
             raise _not_found()
         return found
+
+    def versions(self) -> dict[str, tuple[str, ...]]:
+        """The versions of every prompt by name: the one in use, then the others, drafts too, newest first."""
+        self._refresh()
+        found: dict[str, list[str]] = {}
+        for template in self._templates():
+            found.setdefault(template.name, []).append(template.version)
+        for name, versions in found.items():
+            versions.sort(key=natural_order, reverse=True)
+            if (used := self._newest.get(name)) is not None and used.version in versions:
+                versions.remove(used.version)
+                versions.insert(0, used.version)
+        return {name: tuple(versions) for name, versions in sorted(found.items())}
+
+    def _version(self, name: str, version: str) -> PromptTemplate:
+        versions = self.versions().get(name)
+        if versions is None:
+            raise _not_found()
+        for template in self._templates():
+            if (template.name, template.version) == (name, version):
+                return template
+        there = ", ".join(sorted(versions, key=natural_order))
+        raise NotFound(f"The prompt '{name}' has no version '{version[:32]}'; there are {there}.")
+
+    def _templates(self) -> Iterator[PromptTemplate]:
+        return (entry.template for entry in self._entries.values() if entry.template is not None)
 
     def names(self, roles: tuple[str, ...]) -> tuple[str, ...]:
         """The prompts that somebody with ``roles`` may use."""
@@ -82,7 +109,7 @@ class PromptLibrary:
         return tuple(sorted(name for name, template in self._newest.items() if template.allows(roles)))
 
     def own(self, name: str) -> PromptTemplate:
-        """The newest version of a prompt for the program's own use, whatever its roles. Raises NotFound."""
+        """The version in use of a prompt for the program's own use, whatever its roles. Raises NotFound."""
         self._refresh()
         found = self._newest.get(name)
         if found is None:
@@ -162,7 +189,8 @@ def natural_order(version: str) -> tuple[tuple[int, int, str], ...]:
 def _newest(entries: Iterable[_Entry]) -> dict[str, PromptTemplate]:
     newest: dict[str, PromptTemplate] = {}
     for entry in entries:
-        if (template := entry.template) is None:
+        template = entry.template
+        if template is None or template.draft:
             continue
         other = newest.get(template.name)
         if other is None or natural_order(template.version) > natural_order(other.version):

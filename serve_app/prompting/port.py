@@ -16,12 +16,16 @@ class PromptBuilder(Protocol):
         tools, date, server configuration) is the same; else it is rendered anew and returned for keeping. Without
         ``prompt_name`` a conversation stays with the prompt it has, as long as the roles may use it, else it gets the
         default.
-        Raises NotFound for a prompt that does not exist or that these roles may not use, TooLarge when the query alone
-        does not fit the model's context.
+        Of a prompt the version in use is taken, unless ``prompt_version`` names another, which may be a draft.
+        Raises NotFound for a prompt or a version that does not exist or that these roles may not use, TooLarge when the
+        query alone does not fit the model's context.
         """
 
     async def names(self, principal: Principal) -> tuple[str, ...]:
         """The prompts that the principal's roles may use, by name."""
+
+    async def versions(self) -> dict[str, tuple[str, ...]]:
+        """The versions of every prompt by name, whoever may use it: the one in use first, then the others, drafts too."""
 
     async def title(self, content: str) -> Prompt:
         """The request for a title of a conversation that begins with ``content``: plain text, at most six words.

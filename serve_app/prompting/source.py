@@ -4,6 +4,7 @@
     description: What it is for.
     roles: [sales, admin]      # or "*" for everybody, or [] for the program's own use
     model: some-model          # optional
+    draft: true                # optional: not in use, but for whoever asks for this version by name
     settings:                  # optional
       temperature: 0.2
       max_output_tokens: 800
@@ -45,6 +46,7 @@ class _FrontMatter(BaseModel):
     model: _Name | None = None
     settings: _SettingsMatter = _SettingsMatter()
     description: str = ""
+    draft: bool = False
 
 
 def parse_prompt(path: PurePath, data: bytes, *, name: str, version: str) -> PromptTemplate:
@@ -66,6 +68,7 @@ def parse_prompt(path: PurePath, data: bytes, *, name: str, version: str) -> Pro
         content_hash=hashlib.sha256(content.encode()).hexdigest(),
         compiled=compiled,
         description=matter.description,
+        draft=matter.draft,
         model_id=matter.model,
         settings=ModelSettings(
             temperature=matter.settings.temperature, max_output_tokens=matter.settings.max_output_tokens

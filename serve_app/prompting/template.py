@@ -67,7 +67,10 @@ def _sandbox() -> _Sandbox:
 
 
 class PromptTemplate(Struct, frozen=True, kw_only=True):
-    """One version of a prompt. ``roles`` None lets everybody use it; an empty set leaves it to the program itself."""
+    """One version of a prompt. ``roles`` None lets everybody use it; an empty set leaves it to the program itself.
+
+    A ``draft`` is never the version in use: it is there for whoever asks for it by its version.
+    """
 
     name: str
     version: str
@@ -77,6 +80,7 @@ class PromptTemplate(Struct, frozen=True, kw_only=True):
     description: str = ""
     model_id: str | None = None
     settings: ModelSettings = ModelSettings()
+    draft: bool = False
 
     def allows(self, roles: tuple[str, ...]) -> bool:
         return self.roles is None or not self.roles.isdisjoint(roles)

@@ -1,5 +1,8 @@
 """Admission of turns, where the store is: a turn is counted as it is accepted, and let go as its end is appended.
 
+Trials count among everybody's batch turns, and not among those of a tenant or user: nobody asked for them, and they must take
+nothing from those who do.
+
 It stands around the store because both pass there anyway: counting costs no message of its own, and one that is refused
 costs the store nothing. A Store replica that was restarted knows the running turns again with their next appends.
 """
@@ -12,6 +15,8 @@ from typing import Any, cast
 
 from msgspec.structs import replace
 
+from serve_app.domain.identity import Limits
+from serve_app.domain.ids import ConversationKey
 from serve_app.domain.turns import AcceptedTurn, AppendReply, AppendTurn, NewTurn, OnBusy
 from serve_app.errors import Overloaded, ParleyError, QuotaExceeded
 from serve_app.quotas.port import Opening, Sign, TurnQuotas
@@ -121,13 +126,15 @@ class AdmittingStore:
 
     def _opening(self, turn: NewTurn) -> Opening:
         limits = self._limits
-        batch = turn.priority == "batch"
+        trial = turn.key.conversation.trial
+        batch = turn.priority == "batch" or trial
+        tenant_id, user_id = _counted_for(turn.key.conversation)
         return Opening(
             turn_id=turn.key.turn_id,
-            tenant_id=turn.principal.tenant_id,
-            user_id=turn.principal.user_id,
-            user_limits=user_limits(turn.principal, limits),
-            tenant_limits=tenant_limits(turn.principal, limits),
+            tenant_id=tenant_id,
+            user_id=user_id,
+            user_limits=Limits() if trial else user_limits(turn.principal, limits),
+            tenant_limits=Limits() if trial else tenant_limits(turn.principal, limits),
             max_open=min(limits.open_turns, limits.open_turns_batch) if batch else limits.open_turns,
             for_s=self._accepted_for_s,
         )
@@ -144,12 +151,17 @@ class AdmittingStore:
         return True
 
 
+def _counted_for(key: ConversationKey) -> tuple[str, str]:
+    """Whose turns those of a conversation are; a trial's are nobody's."""
+    return ("", "") if key.trial else (key.tenant_id, key.user_id)
+
+
 def _sign(share: AppendTurn, *, for_s: float = 0.0, closed: bool = False, tokens: int = 0) -> Sign:
-    key = share.key.conversation
+    tenant_id, user_id = _counted_for(share.key.conversation)
     return Sign(
         turn_id=share.key.turn_id,
-        tenant_id=key.tenant_id,
-        user_id=key.user_id,
+        tenant_id=tenant_id,
+        user_id=user_id,
         for_s=for_s,
         closed=closed,
         tokens=tokens,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
@@ -43,6 +43,35 @@ class ArgumentCheck:
         except _UNUSABLE as error:
             raise UnusableSchema(f"its input schema cannot be followed: {type(error).__name__}") from None
         return "; ".join(_words(error) for error in found) or None
+
+
+class Refused(NamedTuple):
+    """Why a call is not made: ``outcome`` for the metrics, a sentence for the model."""
+
+    outcome: str
+    sentence: str
+
+
+def refused_arguments(check: ArgumentCheck, arguments: dict[str, Any] | None) -> Refused | None:
+    """Why a tool may not be called with these arguments; None where it may. None for arguments: what was no JSON object."""
+    if arguments is None:
+        sentence = "The arguments are not a JSON object. Call the tool again with arguments that fit its schema."
+        return Refused("invalid_arguments", sentence)
+    try:
+        problem = check.problem(arguments)
+    except UnusableSchema as error:
+        return Refused("failed", f"The tool cannot be called: {error}.")
+    if problem is None:
+        return None
+    return Refused(
+        "invalid_arguments",
+        f"The arguments do not fit the tool's schema: {problem}. Correct them and call the tool again.",
+    )
+
+
+def no_such_tool(name: str) -> str:
+    """What a model is told that calls a tool there is not, or not for whom it serves."""
+    return f"There is no tool {name[:128]!r} that may be used here. Use only the tools that were offered."
 
 
 def _words(error: ValidationError) -> str:

@@ -20,7 +20,7 @@ from serve_app.domain.identity import Principal
 from serve_app.domain.tools import ToolCall, ToolResult, ToolServerState, ToolSet
 from serve_app.settings import ToolSettings
 from serve_app.telemetry import Metrics, logger
-from serve_app.tools.arguments import UnusableSchema
+from serve_app.tools.arguments import no_such_tool, refused_arguments
 from serve_app.tools.calls import CallFailed, CallLost, CallTimedOut, ServerBusy, ServerDown
 from serve_app.tools.config import ServerConfig
 from serve_app.tools.listing import OfferedTool
@@ -148,27 +148,14 @@ class McpToolExecutor:
             if not server.known and server.state().state != "up":
                 return _Answer("unavailable", False, _down(server))
             return _no_such_tool(call.name, "unknown_tool")
-        if call.arguments is None:
-            return _Answer(
-                "invalid_arguments",
-                False,
-                "The arguments are not a JSON object. Call the tool again with arguments that fit its schema.",
-            )
-        try:
-            problem = tool.check.problem(call.arguments)
-        except UnusableSchema as error:
-            return _Answer("failed", False, f"The tool cannot be called: {error}.")
-        if problem is not None:
-            return _Answer(
-                "invalid_arguments",
-                False,
-                f"The arguments do not fit the tool's schema: {problem}. Correct them and call the tool again.",
-            )
+        refused = refused_arguments(tool.check, call.arguments)
+        if refused is not None:
+            return _Answer(refused.outcome, False, refused.sentence)
         meta = {IDEMPOTENCY_KEY: idempotency_key} | ({REQUEST_ID: request_id} if request_id else {})
         timeout_s = min(server.config.timeout_s, max(0.0, deadline - time.time()))
         if timeout_s <= 0:
             return _Answer("timeout", False, "There was no time left to call the tool; it was not run.")
-        return await self._run(server, tool, call.arguments, meta, timeout_s)
+        return await self._run(server, tool, call.arguments or {}, meta, timeout_s)
 
     async def _run(
         self, server: McpServer, tool: OfferedTool, arguments: dict[str, Any], meta: dict[str, Any], timeout_s: float
@@ -213,8 +200,7 @@ def _tool_set(tools: Sequence[OfferedTool]) -> ToolSet:
 
 
 def _no_such_tool(name: str, outcome: str) -> _Answer:
-    sentence = f"There is no tool {name[:128]!r} that may be used here. Use only the tools that were offered."
-    return _Answer(outcome, False, sentence)
+    return _Answer(outcome, False, no_such_tool(name))
 
 
 def _failed(error: CallFailed, server: McpServer, tool: OfferedTool, sent: bool, timeout_s: float) -> _Answer:

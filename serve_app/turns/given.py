@@ -29,7 +29,7 @@ def bare_prompt(given: GivenPrompt, choices: TurnChoices) -> Prompt:
     return Prompt(
         messages=given.messages,
         session_prompt=_NO_PROMPT,
-        settings=_settings(given.settings, chosen),
+        settings=first_settings(given.settings, chosen),
         model_id=choices.model_id,
     )
 
@@ -37,7 +37,9 @@ def bare_prompt(given: GivenPrompt, choices: TurnChoices) -> Prompt:
 def assistant_prompt(prompt: Prompt, given: GivenPrompt) -> Prompt:
     """The instructions of a prompt that was built without a query, and the caller's messages after them."""
     system = tuple(message for message in prompt.messages if message.role == "system")
-    return replace(prompt, messages=(*system, *given.messages), settings=_settings(given.settings, prompt.settings))
+    return replace(
+        prompt, messages=(*system, *given.messages), settings=first_settings(given.settings, prompt.settings)
+    )
 
 
 def offered(given: GivenPrompt | None, specs: Sequence[ToolSpec], *, last: bool) -> tuple[ToolSpec, ...]:
@@ -59,7 +61,8 @@ def callers_calls(given: GivenPrompt | None, calls: Sequence[ToolCall]) -> tuple
     return found if given.parallel_calls else found[:1]
 
 
-def _settings(first: ModelSettings, second: ModelSettings) -> ModelSettings:
+def first_settings(first: ModelSettings, second: ModelSettings) -> ModelSettings:
+    """Each setting of the first where it says something, else of the second."""
     return ModelSettings(
         temperature=second.temperature if first.temperature is None else first.temperature,
         max_output_tokens=second.max_output_tokens if first.max_output_tokens is None else first.max_output_tokens,

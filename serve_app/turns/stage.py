@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -17,6 +17,7 @@ from serve_app.errors import LeaseLost, NotFound, Overloaded, ParleyError
 from serve_app.models.port import ModelGateway
 from serve_app.prompting.port import PromptBuilder
 from serve_app.settings import Settings
+from serve_app.stage_load import LoopLag
 from serve_app.storage.port import Store
 from serve_app.telemetry import Metrics, logger
 from serve_app.tools.port import ToolExecutor
@@ -26,6 +27,7 @@ from serve_app.turns.offer import Offer
 from serve_app.turns.runner import TurnRunner
 from serve_app.turns.tails import Follower, Tails
 from serve_app.turns.titles import Titles
+from serve_app.turns.trial_room import Pressure, TrialRoom
 from serve_app.turns.writer import LogWriter, StartTurn
 
 T = TypeVar("T")
@@ -70,6 +72,11 @@ class TurnsStage:
             notice=self._tails.notice,
         )
         self._running: set[str] = set()
+        self._batch: set[str] = set()
+        self._lag: LoopLag | None = None
+        self.room = TrialRoom(settings.turn.max_running_batch, lambda: self.live, Pressure(self._lag_ms))
+        self.on_completed: Callable[[TurnClaim], None] | None = None
+        """Told of turns that were completed here, as they were claimed."""
         self._draining = False
         self._beside: set[asyncio.Task[Any]] = set()
         self._sweeper: asyncio.Task[None] | None = None
@@ -78,6 +85,16 @@ class TurnsStage:
     def running(self) -> int:
         """Turns that run here now."""
         return len(self._running)
+
+    @property
+    def live(self) -> int:
+        """How many of them somebody waits for, and have something to do."""
+        return len(self._running) - len(self._batch) - self.waiting
+
+    @property
+    def owner(self) -> Owner:
+        """Who owns the turns that run here."""
+        return self._owner
 
     @property
     def waiting(self) -> int:
@@ -94,6 +111,8 @@ class TurnsStage:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._lag is not None:
+            self._lag.stop()
         await self._writer.stop()
 
     def drain(self) -> None:
@@ -108,13 +127,19 @@ class TurnsStage:
                 turn_log.lose()
 
     async def run_turn(
-        self, key: TurnKey, follower: Follower | None = None, after_seq: int = 1, *, dead: Sequence[str] = ()
+        self,
+        key: TurnKey,
+        follower: Follower | None = None,
+        after_seq: int = 1,
+        *,
+        dead: Sequence[str] = (),
+        batch: bool = False,
     ) -> bool:
         """Claims an accepted turn and runs it to its end, showing it to ``follower``.
 
         ``dead`` are ids of owners known to be dead, whose leases need not run out first. Returns when the turn has ended or
         belongs to somebody else, of which the follower has been told; False where it could not be claimed. Raises Overloaded
-        when this replica runs as many turns as it may.
+        when this replica runs as many turns as it may. ``batch``: nobody waits for the turn, which is known before it is claimed.
         """
         turn_id = key.turn_id
         if turn_id in self._running:
@@ -123,6 +148,8 @@ class TurnsStage:
         if len(self._running) >= self._settings.turn.max_running:
             raise Overloaded("Too many turns are running; try again in a moment.", None, 1.0)
         self._running.add(turn_id)
+        if batch:
+            self._batch.add(turn_id)
         self._metrics.gauge("parley_turns_running", len(self._running))
         self._tails.open(turn_id)
         self._attach(turn_id, follower, after_seq)
@@ -135,6 +162,7 @@ class TurnsStage:
         finally:
             self._tails.close(turn_id, complete=complete)
             self._running.discard(turn_id)
+            self._batch.discard(turn_id)
             self._metrics.gauge("parley_turns_running", len(self._running))
 
     def follow(self, turn_id: str, follower: Follower, after_seq: int) -> bool:
@@ -157,6 +185,13 @@ class TurnsStage:
         if follower is not None:
             self._tails.follow(turn_id, follower, after_seq)
 
+    def _lag_ms(self) -> float:
+        """How late the loop comes; looked at from the first time that somebody asks."""
+        if self._lag is None:
+            self._lag = LoopLag()
+            self._lag.start()
+        return self._lag.recent_ms
+
     async def _claim(self, key: TurnKey, dead: Sequence[str]) -> TurnClaim | None:
         """The claim, or None where the turn is somebody else's, has ended or is not there."""
         try:
@@ -174,6 +209,8 @@ class TurnsStage:
     async def _run(self, claim: TurnClaim) -> bool:
         """Whether its followers have seen the turn's end."""
         structlog.contextvars.bind_contextvars(request_id=claim.turn.request_id, turn=claim.turn.key.turn_id)
+        if claim.turn.priority == "batch":
+            self._batch.add(claim.turn.key.turn_id)
         only_to_end = self._runner.has_only_to_end(claim.turn)
         partial = await self._shown_in_part(claim.turn) if only_to_end else None
         turn_log = self._writer.open(claim.turn)
@@ -181,6 +218,8 @@ class TurnsStage:
         try:
             outcome = await self._runner.run(claim, turn_log, partial)
             log.info("turn_ended", outcome=outcome, epoch=claim.turn.epoch, last_seq=turn_log.last_seq)
+            if outcome == "completed" and self.on_completed is not None:
+                self.on_completed(claim)
             if title is not None:
                 # A stream waits a moment for it; one that comes later is stored all the same.
                 await asyncio.wait({title}, timeout=self._settings.turn.title_wait_s)
@@ -205,7 +244,9 @@ class TurnsStage:
         return "".join(text)
 
     def _begin_title(self, claim: TurnClaim) -> asyncio.Task[None] | None:
-        if not self._settings.conversation.titles or claim.conversation.title is not None or claim.turn.query.given:
+        if not self._settings.conversation.titles or claim.conversation.title is not None:
+            return None
+        if claim.turn.query.given is not None or claim.turn.query.trial is not None:
             return None
         name = f"title {claim.turn.key.turn_id}"
         return self._keep(asyncio.create_task(self._title(claim), name=name, context=contextvars.Context()))

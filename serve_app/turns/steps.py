@@ -6,6 +6,8 @@
                                  ├─ waits for approval, where a tool changes something and others' words have been read
                  └─ the caller's own tools: the answer ends with the calls, which are not executed (``given``)
 
+    a trial (``trials``) goes the same way; what a conversation would bring along has come with it, and nobody is asked
+
     any time: cancel requested ─► turn.cancelled · failure or deadline ─► turn.failed · lease lost ─► nothing more
 
 A step is checkpointed when its model call is done and again when its tools are, so a new owner goes on where the old one
@@ -49,6 +51,8 @@ from serve_app.turns.log import TurnLog
 from serve_app.turns.offer import Offer
 from serve_app.turns.spending import Spending
 from serve_app.turns.tool_steps import ToolSteps
+from serve_app.turns.trial_tools import trial_tools
+from serve_app.turns.trial_turn import acting_principal, as_claimed, prompt_choice, trial_prompt
 
 log = logger("turns.steps")
 
@@ -76,12 +80,16 @@ class TurnRun:
     """One run of one turn, by the owner that has claimed it."""
 
     def __init__(self, stages: Neighbours, claim: TurnClaim, turn_log: TurnLog) -> None:
+        claim = as_claimed(claim)
         self._stages = stages
         self._settings = stages.settings
         self._claim = claim
         self._turn: Turn = claim.turn
+        self._acting = acting_principal(claim.turn)
         self._log = turn_log
         self._answer = Answer(claim.turn)
+        tools = trial_tools(stages.tools, claim.turn.query.trial, lambda: self._answer.steps)
+        self._trial_tools = tools
         self._spending = Spending(stages.offer, self._answer, stages.metrics)
         self._finish_reason = "stop"
         self._prompt_ms = 0
@@ -95,7 +103,8 @@ class TurnRun:
             turn_log,
             self._answer,
             self.clock,
-            tools=stages.tools,
+            principal=self._acting,
+            tools=stages.tools if tools is None else tools,
             approvals=Approvals(
                 stages.approvals, claim.turn, turn_log, self._settings.approval_timeout_s, stages.metrics
             ),
@@ -160,30 +169,37 @@ class TurnRun:
         given = self._turn.query.given
         if given is not None and given.prompt is None:
             return ()
-        return (await patiently(lambda: self._stages.offer.tools_for(self._turn.principal))).tools
+        specs = (await patiently(lambda: self._stages.offer.tools_for(self._acting))).tools
+        return specs if self._trial_tools is None else self._trial_tools.offered(specs)
 
     async def _prompt(self, tools: tuple[ToolSpec, ...]) -> Prompt:
         given = self._turn.query.given
         if given is not None and given.prompt is None:
-            return bare_prompt(given, self._turn.principal.terms.choices)
+            return bare_prompt(given, self._acting.terms.choices)
         began = time.monotonic()
-        kept = self._claim.conversation.session_prompt if given is None else None
+        trial = self._turn.query.trial
+        kept = self._claim.conversation.session_prompt if given is None and trial is None else None
+        name, version = prompt_choice(self._turn.query)
         prompt = await self._stages.prompts.build(
             PromptRequest(
-                principal=self._turn.principal,
+                principal=self._acting,
                 query=self._turn.query.content if given is None else "",
                 attachments=self._turn.query.attachments,
                 history=self._claim.history if given is None else (),
                 tools=tools,
-                prompt_name=None if given is None else given.prompt,
+                prompt_name=name,
+                prompt_version=version,
                 kept=kept,
                 context_tokens=await self._stages.offer.context_tokens(
-                    self._turn.query.model_id or self._turn.principal.terms.choices.model_id
+                    self._turn.query.model_id or self._acting.terms.choices.model_id
                 ),
             )
         )
         if given is not None:
             prompt = assistant_prompt(prompt, given)
+        elif trial is not None:
+            prompt = trial_prompt(prompt, trial)
+            self._log.keep_prompt(prompt.session_prompt)
         elif prompt.session_prompt != kept:
             self._log.keep_prompt(prompt.session_prompt)
         self._prompt_ms = _ms(began)

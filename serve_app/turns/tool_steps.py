@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from serve_app.domain.conversation import ToolCallPart
 from serve_app.domain.events import ToolApproval
 from serve_app.domain.generation import Generation
+from serve_app.domain.identity import Principal
 from serve_app.domain.tools import ToolCall, ToolResult, ToolSpec
 from serve_app.domain.transcript import step_messages
 from serve_app.domain.turns import HeldCall, StepRecord, TurnClaim
@@ -44,7 +45,10 @@ NO_OBJECT = "Not run: the arguments are not a JSON object. Call the tool again w
 
 
 class ToolSteps:
-    """For one run of a turn. Checkpoints go into ``turn_log`` and ``answer``, and move ``clock``."""
+    """For one run of a turn, whose tools are called as ``principal``.
+
+    Checkpoints go into ``turn_log`` and ``answer``, and move ``clock``.
+    """
 
     def __init__(
         self,
@@ -53,13 +57,16 @@ class ToolSteps:
         answer: Answer,
         clock: TurnClock,
         *,
+        principal: Principal,
         tools: ToolExecutor,
         approvals: Approvals,
         settings: TurnSettings,
         metrics: Metrics,
     ) -> None:
         self._turn = claim.turn
+        self._principal = principal
         self._given = claim.turn.query.given
+        self._nobody_to_ask = self._given is not None or claim.turn.query.trial is not None
         self._history = claim.history if self._given is None else ()
         self._log = turn_log
         self._answer = answer
@@ -139,7 +146,7 @@ class ToolSteps:
 
     def _waiting_for_approval(self, calls: Sequence[ToolCall]) -> list[tuple[ToolCall, str]]:
         """The calls that must be approved before they start, each with the reason."""
-        if self._given is not None:
+        if self._nobody_to_ask:
             return []  # whoever asks by a program is not there to answer
         found = self.foreign_sources()
         changing = {spec.name for spec in self._specs if spec.side_effects}
@@ -166,7 +173,7 @@ class ToolSteps:
             elif spec is None and (read_others or self._given is not None):
                 # It may have come up since and change something: nobody here knows. A bare model was offered none of ours.
                 refusals.append((call, NOT_OFFERED))
-            elif spec is not None and spec.side_effects and read_others and self._given is not None:
+            elif spec is not None and spec.side_effects and read_others and self._nobody_to_ask:
                 refusals.append((call, NOBODY_TO_ASK))
             elif read_others and spec is not None and spec.side_effects and call.arguments is None:
                 refusals.append((call, NO_OBJECT))
@@ -197,7 +204,7 @@ class ToolSteps:
     ) -> StepCalls:
         context = CallsContext(
             turn=self._turn,
-            principal=self._turn.principal,
+            principal=self._principal,
             tools=self._tools,
             idempotent=self.idempotent,
             turn_log=self._log,

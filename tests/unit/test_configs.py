@@ -92,7 +92,7 @@ def test_a_trial_on_a_cluster_differs_from_production_in_its_mode_only() -> None
 
 
 def test_every_settings_file_is_looked_at_here() -> None:
-    others = {"machines.yaml", "models.yaml", "provider_script.example.yaml"}
+    others = {"machines.yaml", "models.yaml", "provider_script.example.yaml", "shadow.example.yaml"}
     assert {path.name for path in CONFIGS.glob("*.yaml")} - others == {
         "azure.yaml",
         "cluster.yaml",

@@ -23,8 +23,8 @@ from serve_app.storage.transfer import ConversationSnapshot, TurnSnapshot, same
 _MOST = 2**62
 
 
-def export(connection: apsw.Connection, key: ConversationKey) -> ConversationSnapshot:
-    """Raises NotFound."""
+def export(connection: apsw.Connection, key: ConversationKey, *, logs: bool = True) -> ConversationSnapshot:
+    """Without ``logs`` no turn has its log, most of what there is. Raises NotFound."""
     head = conversations.get(connection, key)
     row = conversations.conversation_row(connection, key)
     position: Any = connection.execute("SELECT last_position FROM conversation WHERE id = ?", (row,)).fetchone()
@@ -33,7 +33,7 @@ def export(connection: apsw.Connection, key: ConversationKey) -> ConversationSna
         order=row,
         last_position=position[0],
         messages=_messages(connection, key),
-        turns=tuple(_export_turn(connection, key, turn_id) for turn_id in _turn_ids(connection, row)),
+        turns=tuple(_export_turn(connection, key, turn_id, logs) for turn_id in _turn_ids(connection, row)),
     )
 
 
@@ -53,14 +53,14 @@ def _turn_ids(connection: apsw.Connection, conversation: int) -> list[str]:
     return [row[0] for row in rows]
 
 
-def _export_turn(connection: apsw.Connection, key: ConversationKey, turn_id: str) -> TurnSnapshot:
+def _export_turn(connection: apsw.Connection, key: ConversationKey, turn_id: str, logs: bool) -> TurnSnapshot:
     row = turns.find(connection, TurnKey(conversation=key, turn_id=turn_id))
     assert row is not None  # noqa: S101 - it has just been read, in the same snapshot
     answer: Any = connection.execute(
         "SELECT coalesce(answer_position, message_position + 1) FROM turn WHERE id = ?", (row.id,)
     ).fetchone()
     log = None
-    if not row.pruned:
+    if logs and not row.pruned:
         found: Any = connection.execute(
             "SELECT seq, step, attempt, terminal, body FROM event WHERE turn = ? ORDER BY seq", (row.id,)
         )

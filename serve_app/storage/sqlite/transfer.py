@@ -41,7 +41,7 @@ class SqliteTransfer(SqliteStore):
         return cast(SqliteTransfer, await super().open(folder, limits, clock=clock, lock_wait_s=lock_wait_s))
 
     async def scan_conversations(self, *, cursor: str | None = None, limit: int = 100) -> Page[ConversationKey]:
-        return await self._readers.run(_scan_conversations, _after(cursor), limit)
+        return await self._readers.run(_scan_conversations, after(cursor), limit)
 
     async def export_conversation(self, key: ConversationKey) -> ConversationSnapshot:
         return await self._readers.run(snapshots.export, key)
@@ -50,13 +50,13 @@ class SqliteTransfer(SqliteStore):
         await self._writer.run(snapshots.restore, snapshot)
 
     async def scan_usage(self, *, cursor: str | None = None, limit: int = 1000) -> Page[UsageRow]:
-        return await self._readers.run(_scan_usage, _after(cursor), limit)
+        return await self._readers.run(_scan_usage, after(cursor), limit)
 
     async def import_usage(self, rows: Sequence[UsageRow]) -> None:
         await self._writer.run(usage.add, rows)
 
     async def scan_records(self, *, cursor: str | None = None, limit: int = 1000) -> Page[Record]:
-        return await self._readers.run(_scan_records, _after(cursor), limit)
+        return await self._readers.run(scan_records, after(cursor), limit)
 
     async def import_records(self, records: Sequence[Record]) -> None:
         await self._writer.run(_import_records, records)
@@ -65,7 +65,8 @@ class SqliteTransfer(SqliteStore):
         return await self._readers.run(_count)
 
 
-def _after(cursor: str | None) -> int:
+def after(cursor: str | None) -> int:
+    """The row that a listing goes on behind."""
     if cursor is None:
         return 0
     if not cursor.isascii() or not cursor.isdigit() or int(cursor) > _MOST:
@@ -91,7 +92,7 @@ def _scan_usage(connection: apsw.Connection, after: int, limit: int) -> Page[Usa
     return Page(items=tuple(usage_row(row) for row in rows[:limit]), next_cursor=_more(rows, limit))
 
 
-def _scan_records(connection: apsw.Connection, after: int, limit: int) -> Page[Record]:
+def scan_records(connection: apsw.Connection, after: int, limit: int) -> Page[Record]:
     rows: list[Any] = connection.execute(
         "SELECT id, tenant_id, kind, record_id, body FROM record WHERE id > ? ORDER BY id LIMIT ?", (after, limit + 1)
     ).fetchall()

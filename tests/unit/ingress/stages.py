@@ -292,6 +292,9 @@ class StubPrompts:
     async def names(self, principal: Principal) -> tuple[str, ...]:
         return ("assistant", "sales-coach") if "sales" in principal.roles else ("assistant",)
 
+    async def versions(self) -> dict[str, tuple[str, ...]]:
+        raise AssertionError("ingress never asks for versions")
+
     async def title(self, content: str) -> Prompt:
         raise AssertionError("ingress never asks for titles")
 

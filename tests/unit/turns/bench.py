@@ -47,6 +47,7 @@ class Bench:
         self.store = store or MemoryStore()
         self.models = models
         self.tools = tools or ScriptedTools()
+        self.prompts = prompts or PlainPrompts()
         self.metrics = MemoryMetrics()
         self.stage = TurnsStage(
             owner=Owner(replica_id=replica, endpoint=f"local://{replica}"),
@@ -54,7 +55,7 @@ class Bench:
                 turn=TurnSettings(**({"flush_ms": 0} | turn)), conversation=ConversationSettings(titles=titles)
             ),
             store=self.store,
-            prompts=prompts or PlainPrompts(),
+            prompts=self.prompts,
             models=models,
             tools=self.tools,
             metrics=self.metrics,

@@ -1,0 +1,107 @@
+"""What is tried on live turns without anybody seeing it: the file that ``PARLEY_SHADOW`` names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from serve_app.capacity.yaml_places import problem
+from serve_app.domain.generation import ModelSettings
+from serve_app.errors import ConfigError
+from serve_app.settings import Settings
+from serve_app.yaml_files import read_mapping
+
+LIVE = "live"
+"""The configuration that users are answered by, in a report: no candidate is called so."""
+
+_Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@:+-]{0,63}$")]
+_Prompt = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}(@[A-Za-z0-9][A-Za-z0-9_.-]{0,63})?$")
+]
+_Model = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f\x7f]+$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class CandidateSettings(_Part):
+    """What is said to the model; None leaves it to the prompt, and then to the provider."""
+
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    max_output_tokens: int | None = Field(default=None, gt=0)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    stop: tuple[str, ...] = Field(default=(), max_length=16)
+    reasoning_effort: str | None = Field(default=None, min_length=1, max_length=40)
+
+
+class Candidate(_Part):
+    """What is other than for users; what is not said is as for them."""
+
+    name: _Name
+    prompt: _Prompt | None = None
+    """``assistant``, or one version of it: ``assistant@v2``, which may be a draft."""
+    model: _Model | None = None
+    settings: CandidateSettings = CandidateSettings()
+
+    @property
+    def prompt_name(self) -> str | None:
+        return self.prompt.partition("@")[0] if self.prompt else None
+
+    @property
+    def prompt_version(self) -> str | None:
+        return (self.prompt.partition("@")[2] or None) if self.prompt else None
+
+    @property
+    def model_settings(self) -> ModelSettings:
+        said = self.settings
+        return ModelSettings(
+            temperature=said.temperature,
+            max_output_tokens=said.max_output_tokens,
+            top_p=said.top_p,
+            stop=said.stop,
+            reasoning_effort=said.reasoning_effort,
+        )
+
+
+class ShadowConfig(_Part):
+    share: float = Field(gt=0, le=1)
+    """Of the live turns that are completed, how many are mirrored."""
+    max_per_hour: int = Field(default=200, ge=1, le=100_000)
+    """Turns that one Turns replica mirrors in an hour at most."""
+    keep: int = Field(default=500, ge=1, le=100_000)
+    """Mirrored turns that are kept of each tenant; newer ones take the place of older ones."""
+    tenants: tuple[str, ...] = Field(default=(), max_length=1_000)
+    """Only theirs; all where nothing is said."""
+    roles: tuple[str, ...] = Field(default=(), max_length=100)
+    """Only of users who have one of them; of all where nothing is said."""
+    candidates: tuple[Candidate, ...] = Field(min_length=1, max_length=8)
+    """Each mirrored turn is asked of every one of them."""
+
+    @model_validator(mode="after")
+    def _names_are_names(self) -> ShadowConfig:
+        names = [candidate.name for candidate in self.candidates]
+        if len(set(names)) < len(names):
+            raise ValueError("two candidates have the same name")
+        if LIVE in names:
+            raise ValueError(f"'{LIVE}' is what users are answered by; call the candidate otherwise")
+        return self
+
+
+def load_shadow(settings: Settings) -> ShadowConfig | None:
+    """What the settings say; None where nothing is mirrored. Raises ConfigError, with the place in the file and what to do."""
+    if settings.shadow is None:
+        return None
+    path = settings.path(settings.shadow)
+    values = read_mapping(path, "shadow file", "a mapping with share and candidates", "; correct PARLEY_SHADOW")
+    try:
+        return ShadowConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"The shadow file {path}, {problem(_tree(path), error)}") from None
+
+
+def _tree(path: Path) -> yaml.Node | None:
+    return yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
