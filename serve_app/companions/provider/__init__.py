@@ -4,4 +4,5 @@ request bytes -> requests.py (checked) -> planner.py (what to answer) -> respond
                                           |- script.py     a file of rules, for tests and load
                                           |- profile.py    load behaviour carried in the model name
                                           '- assistant/    sensible answers for a demonstration
+              -> embeddings.py (hashed word vectors, for requests of that kind)
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 from itertools import count
@@ -16,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from serve_app.companions.provider.embeddings import embeddings_of, read_embeddings_request
 from serve_app.companions.provider.encoding import usage_of
 from serve_app.companions.provider.failures import ProviderError
 from serve_app.companions.provider.journal import Entry, Journal
@@ -61,6 +63,10 @@ class Provider:
             Route("/v1/chat/completions", completions, methods=["POST"]),
             Route("/openai/v1/chat/completions", completions, methods=["POST"]),
             Route("/openai/deployments/{deployment}/chat/completions", azure, methods=["POST"]),
+            *(
+                Route(f"{base}/embeddings", self._embed, methods=["POST"])
+                for base in ("/v1", "/openai/v1", "/openai/deployments/{deployment}")
+            ),
             *(Route(f"{base}/models", self._list_models, methods=["GET"]) for base in ("/v1", "/openai/v1")),
             *(Route(f"{base}/models/{{id:path}}", self._get_model, methods=["GET"]) for base in ("/v1", "/openai/v1")),
             Route("/_sim/requests", self._requests, methods=["GET", "DELETE"]),
@@ -150,6 +156,17 @@ class Provider:
 
     def _is_known(self, model: str) -> bool:
         return model in self._settings.models or model_from_name(model) is not None
+
+    async def _embed(self, request: Request) -> Response:
+        self._authorise(request.scope)
+        deployment = request.path_params.get("deployment")
+        if deployment is not None and "api-version" not in request.query_params:
+            raise ProviderError(404, "Resource not found", code="404")
+        body = await self._read_body(request.scope, request.receive)
+        wanted = read_embeddings_request(body, deployment)
+        self._check_model(wanted.model)
+        # A full batch takes tens of milliseconds of computing, which streams beside it should not wait for.
+        return _json_response(await asyncio.to_thread(embeddings_of, wanted))
 
     async def _list_models(self, request: Request) -> Response:
         self._authorise(request.scope)

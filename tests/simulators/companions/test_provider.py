@@ -159,7 +159,7 @@ async def test_an_invalid_request_is_a_bad_request_error(start_provider: StartPr
             )
         assert error.value.type == "invalid_request_error"
         with pytest.raises(openai.NotFoundError):
-            await client.embeddings.create(model="m", input="x")
+            await client.moderations.create(input="x")
 
 
 async def test_a_body_that_is_too_large_is_refused(start_provider: StartProvider) -> None:

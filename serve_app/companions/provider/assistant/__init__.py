@@ -7,5 +7,8 @@ matching.py      which offered tool a question means
 arguments.py     a tool's arguments from its schema and the question
 reply.py         the decision: a title, tool calls, results in words, or small talk
 wording.py       tool results as Markdown
+instructions.py  what a system prompt asks for
+one_sentence.py  tool results in one sentence, where it asks for that
+judge.py         verdicts on answers, for evaluations
 smalltalk.py     answers without tools, and titles
 """

@@ -17,10 +17,18 @@ import msgspec
 
 from serve_app.companions.provider.assistant.arguments import is_id_argument, schema_example
 from serve_app.companions.provider.assistant.conversation import Conversation, ToolOutcome
+from serve_app.companions.provider.assistant.instructions import instructions_in
+from serve_app.companions.provider.assistant.judge import verdict_on
 from serve_app.companions.provider.assistant.matching import THRESHOLD, Match, rank_tools, read_name, tool_vocabulary
-from serve_app.companions.provider.assistant.smalltalk import answer_without_tools, is_title_request, make_title
+from serve_app.companions.provider.assistant.one_sentence import outcomes_in_one_sentence
+from serve_app.companions.provider.assistant.smalltalk import (
+    answer_without_tools,
+    ask_which,
+    is_title_request,
+    make_title,
+)
 from serve_app.companions.provider.assistant.spans import Span, find_spans
-from serve_app.companions.provider.assistant.wording import read_result, word_outcomes
+from serve_app.companions.provider.assistant.wording import noun_of, read_result, word_outcomes
 from serve_app.companions.provider.assistant.words import QUESTION_WORDS, VERBS, name_words, stem
 from serve_app.companions.provider.requests import ChatRequest, ToolFunction
 
@@ -67,7 +75,12 @@ def reply_to(request: ChatRequest, conversation: Conversation) -> Reply:
     structured = _structured(request, conversation)
     if structured is not None:
         return Reply(structured)
+    wanted_of_us = instructions_in(conversation.system)
     tools = [tool.function for tool in request.tools or () if request.tool_choice != "none"]
+    if tools and wanted_of_us.ask_back and not conversation.rounds:
+        unnamed = _unnamed(tools, conversation)
+        if unnamed:
+            return Reply(ask_which(unnamed))
     if tools and len(conversation.rounds) < MAX_ROUNDS:
         wanted = _wanted_calls(tools, request.tool_choice, conversation)
         fresh = _not_done(wanted, conversation.outcomes)
@@ -75,15 +88,22 @@ def reply_to(request: ChatRequest, conversation: Conversation) -> Reply:
             fresh = fresh[:1]
         if fresh:
             return Reply(calls=tuple(Call(name, _json(arguments)) for name, arguments in fresh[:MAX_CALLS]))
-    if conversation.rounds:
-        return Reply(word_outcomes(conversation.outcomes))
-    return Reply(answer_without_tools(conversation, tools))
+    if not conversation.rounds:
+        return Reply(answer_without_tools(conversation, tools, wanted_of_us.decline))
+    if wanted_of_us.one_sentence:
+        text = outcomes_in_one_sentence(conversation.outcomes, conversation.question, wanted_of_us.ids)
+    else:
+        text = word_outcomes(conversation.outcomes)
+    return Reply(wanted_of_us.applied_to(text))
 
 
 def _structured(request: ChatRequest, conversation: Conversation) -> str | None:
     wanted = request.response_format or {}
     if wanted.get("type") == "json_schema":
         schema = (wanted.get("json_schema") or {}).get("schema") or {}
+        verdict = verdict_on(schema, conversation.system, conversation.question)
+        if verdict is not None:
+            return _json(verdict)
         return _json(schema_example(schema, conversation.question, everything=True))
     if wanted.get("type") == "json_object":
         return _json({"answer": answer_without_tools(conversation, [])})
@@ -101,12 +121,9 @@ def _wanted_calls(
     calls: list[tuple[str, dict[str, Any]]] = []
     for part in _parts(conversation.question):
         spans = _spans_of(part, vocabulary, conversation.earlier)
-        matches = [match for match in rank_tools(tools, part, spans) if match.score >= THRESHOLD]
-        if not matches and _FOLLOW_UP.match(part) and spans and conversation.earlier:
-            before = conversation.earlier[-1]
-            matches = [one for one in rank_tools(tools, part, spans, scored_by=before) if one.score >= THRESHOLD]
-        if matches:
-            calls += _calls_for(matches[0], tools, part, spans, conversation.outcomes)
+        match = _best_match(tools, part, spans, conversation.earlier)
+        if match is not None:
+            calls += _calls_for(match, tools, part, spans, conversation.outcomes)
         else:
             calls += _lookups_about(tools, part, spans)
     if forced and not calls and tools:
@@ -115,6 +132,30 @@ def _wanted_calls(
         tool = best.tool if best is not None else tools[0]
         calls = [(tool.name, schema_example(tool.parameters or {}, conversation.question))]
     return calls
+
+
+def _best_match(
+    tools: Sequence[ToolFunction], part: str, spans: Sequence[Span], earlier: Sequence[str]
+) -> Match | None:
+    matches = [match for match in rank_tools(tools, part, spans) if match.score >= THRESHOLD]
+    if not matches and _FOLLOW_UP.match(part) and spans and earlier:
+        matches = [one for one in rank_tools(tools, part, spans, scored_by=earlier[-1]) if one.score >= THRESHOLD]
+    return matches[0] if matches else None
+
+
+def _unnamed(tools: Sequence[ToolFunction], conversation: Conversation) -> str:
+    """What a question is about without saying which one; empty where it says so, or where it does not matter."""
+    vocabulary = tool_vocabulary(tools)
+    for part in _parts(conversation.question):
+        spans = _spans_of(part, vocabulary, conversation.earlier)
+        match = _best_match(tools, part, spans, conversation.earlier)
+        if match is None or not (match.tool.parameters or {}).get("properties"):
+            continue
+        missing = [one for one in match.filled.missing if _lookup_for(one, match.tool, tools, part, spans) is None]
+        if missing or not match.filled.found:
+            named = " ".join(word for one in missing[:1] for word in name_words(one) if word != "id")
+            return named or noun_of(match.tool.name)
+    return ""
 
 
 def _parts(question: str) -> list[str]:

@@ -77,8 +77,8 @@ def make_title(conversation: Conversation) -> str:
     return (title[:1].upper() + title[1:])[:80] or "New conversation"
 
 
-def answer_without_tools(conversation: Conversation, tools: Sequence[ToolFunction]) -> str:
-    """A helpful, deterministic answer to a question that no tool fits."""
+def answer_without_tools(conversation: Conversation, tools: Sequence[ToolFunction], declines: bool = False) -> str:
+    """A helpful, deterministic answer to a question that no tool fits; ``declines``: to small talk alone."""
     question, earlier = conversation.question, conversation.earlier
     counting = _COUNT.search(question)
     if counting:
@@ -101,7 +101,19 @@ def answer_without_tools(conversation: Conversation, tools: Sequence[ToolFunctio
         return f"Hello{f', {known}' if known else ''}! I am a simulated model. {_offer(tools)}"
     if _THANKS.search(question) and len(words(question)) <= 8:
         return "You are welcome. Ask me anything else you would like to try."
-    return _generic(question, tools)
+    return decline() if declines else _generic(question, tools)
+
+
+def decline() -> str:
+    """What is said to a question that is none about the company's data, by a prompt that wants it declined."""
+    return (
+        "I am sorry, I cannot help with that: I only answer questions about the company's data that I have access to."
+    )
+
+
+def ask_which(noun: str) -> str:
+    """A question back, where it was not said what is meant."""
+    return f"Which {noun} do you mean? Please give me a name or an id."
 
 
 def _generic(question: str, tools: Sequence[ToolFunction]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -48,29 +48,35 @@ def read_result(text: str) -> Result:
 
 
 def word_outcomes(outcomes: Sequence[ToolOutcome]) -> str:
-    """One Markdown text for all results of a turn, in order; a lookup that only served a later call is left out."""
+    """One Markdown text for all results of a turn, in order."""
+    return "\n\n".join(word_result(outcome, result) for outcome, result in to_be_told(outcomes))
+
+
+def to_be_told(outcomes: Sequence[ToolOutcome]) -> list[tuple[ToolOutcome, Result]]:
+    """The results that are worth telling: without a lookup that only served a later call, and a failure of one tool where
+    another knew it."""
     read = [(outcome, read_result(outcome.result)) for outcome in outcomes]
     good = [result for _, result in read if not result.error]
     last = len(read) - 1
-    paragraphs = []
+    told = []
     for index, (outcome, result) in enumerate(read):
         if index < last and good and _only_served(result, [later for later, _ in read[index + 1 :]]):
             continue
         if result.error and _said_elsewhere(outcome, read):
             continue
-        paragraphs.append(word_result(outcome, result))
-    return "\n\n".join(paragraphs)
+        told.append((outcome, result))
+    return told
 
 
 def word_result(outcome: ToolOutcome, result: Result) -> str:
     """One result in words."""
-    noun = _noun(outcome.name)
+    noun = noun_of(outcome.name)
     about = _about(outcome.arguments)
     if result.error:
-        wanted = _plural(noun) if "list" in name_words(outcome.name) else noun
+        wanted = plural(noun) if "list" in name_words(outcome.name) else noun
         return f"I could not get the {wanted}{about}: {_sentence(result.error)}"
     if result.empty_list:
-        return f"I found no {_plural(noun)}{about}."
+        return f"I found no {plural(noun)}{about}."
     if result.rows:
         return _word_rows(noun, about, result)
     if result.facts:
@@ -92,7 +98,7 @@ def _read_value(value: Any) -> Result:
             if all({"type", "text"} <= one.keys() for one in value):  # MCP content blocks
                 return read_result("\n".join(str(one["text"]) for one in value))
             return Result(rows=value)
-        return Result(text="\n".join(f"- {_cell('', one)}" for one in value[:_MAX_ROWS]))
+        return Result(text="\n".join(f"- {cell('', one)}" for one in value[:_MAX_ROWS]))
     return Result(text="" if value is None else str(value))
 
 
@@ -149,12 +155,12 @@ def _word_rows(noun: str, about: str, result: Result) -> str:
     rows = result.rows
     total = result.facts.get("total")
     count = total if isinstance(total, int) and total >= len(rows) else len(rows)
-    lines = [f"I found {count} {noun if count == 1 else _plural(noun)}{about}:", ""]
+    lines = [f"I found {count} {noun if count == 1 else plural(noun)}{about}:", ""]
     columns = _columns(rows)
-    lines.append("| " + " | ".join(_label(column) for column in columns) + " |")
+    lines.append("| " + " | ".join(label(column) for column in columns) + " |")
     lines.append("|" + "|".join(" ---: " if _is_number(rows[0].get(column)) else " --- " for column in columns) + "|")
     lines += [
-        "| " + " | ".join(_cell(column, row.get(column), row) for column in columns) + " |" for row in rows[:_MAX_ROWS]
+        "| " + " | ".join(cell(column, row.get(column), row) for column in columns) + " |" for row in rows[:_MAX_ROWS]
     ]
     if count > _MAX_ROWS or count > len(rows):
         lines += ["", f"… and {count - min(len(rows), _MAX_ROWS)} more."]
@@ -162,7 +168,7 @@ def _word_rows(noun: str, about: str, result: Result) -> str:
         currency = {row.get("currency") for row in rows}
         if len(currency) == 1:
             whole = {"amount": sum(row["amount"] for row in rows), "currency": currency.pop()}
-            lines += ["", f"Together they are worth **{_cell('amount', whole['amount'], whole)}**."]
+            lines += ["", f"Together they are worth **{cell('amount', whole['amount'], whole)}**."]
     return "\n".join(lines)
 
 
@@ -170,10 +176,10 @@ def _word_facts(outcome: ToolOutcome, noun: str, about: str, facts: dict[str, An
     verb = next((word for word in name_words(outcome.name) if word in _ALL_VERBS), "")
     if len(facts) == 1:
         (key, value), = facts.items()  # fmt: skip
-        return f"The {_label(key).lower()}{about} is **{_cell(key, value)}**."
+        return f"The {label(key).lower()}{about} is **{cell(key, value)}**."
     done = verb in VERBS["change"] | VERBS["create"] | VERBS["delete"]
     title = "Done. This is how it stands now:" if done else f"Here is the {noun}{about}:"
-    lines = [f"- **{_label(key)}:** {_cell(key, value, facts)}" for key, value in facts.items()
+    lines = [f"- **{label(key)}:** {cell(key, value, facts)}" for key, value in facts.items()
              if value is not None and key != "currency"]  # fmt: skip
     return "\n".join([title, "", *lines])
 
@@ -196,7 +202,8 @@ def _columns(rows: list[dict[str, Any]]) -> list[str]:
     return kept[:_MAX_COLUMNS] or keys[:_MAX_COLUMNS]
 
 
-def _cell(key: str, value: Any, row: dict[str, Any] | None = None) -> str:
+def cell(key: str, value: Any, row: Mapping[str, Any] | None = None) -> str:
+    """A value as it is shown; an amount has its row's currency behind it."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -214,12 +221,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _label(key: str) -> str:
+def label(key: str) -> str:
+    """A field's name in words: `close_date` is the `Close date`."""
     text = " ".join(name_words(key)).replace(" id", " ID")
     return "ID" if text == "id" else text[:1].upper() + text[1:]
 
 
-def _noun(tool_name: str) -> str:
+def noun_of(tool_name: str) -> str:
+    """What a tool gives: `crm__list_opportunities` an `opportunity`."""
     local = re.split(r"__|[./:]", tool_name)[-1]
     parts = [word for word in name_words(local) if word not in _ALL_VERBS]
     return _singular(" ".join(parts)) if parts else f"result of `{tool_name}`"
@@ -239,7 +248,8 @@ def _singular(noun: str) -> str:
     return noun[:-1] if noun.endswith("s") and not noun.endswith("ss") else noun
 
 
-def _plural(noun: str) -> str:
+def plural(noun: str) -> str:
+    """Several of it."""
     if noun in _IRREGULAR:
         return _IRREGULAR[noun]
     if noun.endswith("`"):

@@ -1,0 +1,1 @@
+"""Evaluation over real sockets."""
