@@ -55,13 +55,9 @@ async def connect(
     from serve_app.models.pricing import Prices, PricingGateway
     from serve_app.models.tenant_keys import StoredTenantKeys
 
-    config = with_simulated(_read(settings, secrets), simulated_base_url)
+    config, keys = configured(settings, secrets, simulated_base_url)
     for name, reason in config.skipped.items():
         log.info("model provider left out", provider=name, reason=reason)
-    lookup = _lookup(secrets)
-    keys = {
-        provider.name: lookup(provider.api_key_env) if provider.api_key_env else None for provider in config.providers
-    }
     ring = open_keys(secrets)
     own = StoredTenantKeys(tenants_keys, ring) if tenants_keys is not None and ring is not None else None
     make = partial(make_adapter, local=local)
@@ -70,6 +66,18 @@ async def connect(
         fingerprint = hashlib.sha256(config.model_dump_json().encode()).hexdigest()
         gateway = AnswerCachingGateway(gateway, cache, settings.answer_cache, metrics, fingerprint)
     return PricingGateway(gateway, Prices(config), metrics)
+
+
+def configured(
+    settings: Settings, secrets: Secrets, simulated_base_url: str | None
+) -> tuple[ModelsConfig, dict[str, str | None]]:
+    """The models file as it counts here, and the operator's keys by provider. Raises ConfigError as ``connect`` does."""
+    config = with_simulated(_read(settings, secrets), simulated_base_url)
+    lookup = _lookup(secrets)
+    keys = {
+        provider.name: lookup(provider.api_key_env) if provider.api_key_env else None for provider in config.providers
+    }
+    return config, keys
 
 
 def local_providers(settings: Settings, secrets: Secrets) -> tuple[LocalProviderConfig, ...]:
