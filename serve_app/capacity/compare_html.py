@@ -8,14 +8,15 @@ from pathlib import Path
 from serve_app.capacity.compare import Comparison, Difference, PhasePair, compare_reports
 from serve_app.capacity.knee import by_load
 from serve_app.capacity.names import label
-from serve_app.capacity.page.axes import from_zero, logarithmic
 from serve_app.capacity.page.load_plots import load_of, single_node
-from serve_app.capacity.page.plot import Limit, Plot, Series
-from serve_app.capacity.page.tables import Cell, Table
-from serve_app.capacity.page.words import count, duration, percent, rate, tick_ms
 from serve_app.capacity.phases import PhaseReport
 from serve_app.capacity.report import Report
-from serve_app.capacity.report_html import render, write_page
+from serve_app.capacity.report_html import render
+from serve_app.pages.axes import from_zero, logarithmic
+from serve_app.pages.plot import Limit, Plot, Series
+from serve_app.pages.render import write_page
+from serve_app.pages.table import Cell, Table
+from serve_app.pages.words import count, duration, percent, rate, tick_ms
 
 COLUMNS = {
     "ttft_p50_ms": "first text p50",

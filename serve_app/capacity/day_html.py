@@ -7,12 +7,13 @@ from itertools import pairwise
 from pathlib import Path
 
 from serve_app.capacity.day import Day, StageDay, StageFigures, figures, headline
-from serve_app.capacity.page.axes import Axis, from_zero
-from serve_app.capacity.page.plot import Plot, Series
-from serve_app.capacity.page.tables import Cell, Table
-from serve_app.capacity.page.words import count, duration, percent
-from serve_app.capacity.report_html import render, write_page
+from serve_app.capacity.report_html import render
 from serve_app.errors import ConfigError
+from serve_app.pages.axes import Axis, from_zero
+from serve_app.pages.plot import Plot, Series
+from serve_app.pages.render import write_page
+from serve_app.pages.table import Cell, Table
+from serve_app.pages.words import count, duration, percent
 
 DAY_HTML = "day.html"
 EVERY = 12

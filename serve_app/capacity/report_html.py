@@ -5,25 +5,21 @@ The page is one file that needs nothing else: no script, no font, no picture fro
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
-from serve_app.capacity.page import load_plots, tables, time_plots, words
-from serve_app.capacity.page.plot import Plot
+from serve_app.capacity.page import load_plots, tables, time_plots
 from serve_app.capacity.page.tiles import tiles
 from serve_app.capacity.page.timeline import timeline
 from serve_app.capacity.report import Report, make_report
 from serve_app.capacity.run import Run, load_run
 from serve_app.capacity.run_folder import write_value
 from serve_app.capacity.samples import REPORT_HTML, REPORT_JSON
-from serve_app.errors import ConfigError
+from serve_app.pages import words
+from serve_app.pages.plot import Plot
+from serve_app.pages.render import render as page
+from serve_app.pages.render import write_page
 
 PAGE = Path(__file__).parent / "page"
 
@@ -36,17 +32,6 @@ def write_report(folder: Path) -> Report:
     write_value(folder / REPORT_JSON, report)
     write_page(folder / REPORT_HTML, report_page(report, run))
     return report
-
-
-def write_page(path: Path, page: str) -> None:
-    """Written beside and renamed, so that no browser shows half of it. Raises ConfigError where that fails."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(page, encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise ConfigError(f"The page {path} cannot be written ({error.strerror}).") from error
 
 
 def report_page(report: Report, run: Run) -> str:
@@ -108,23 +93,8 @@ def facts(report: Report) -> list[str]:
 
 
 def render(template: str, **values: object) -> str:
-    """A template of the page's folder with its style within."""
-    environment = Environment(
-        loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    for name in ("rate", "percent", "count"):
-        environment.filters[name] = getattr(words, name)
-    environment.filters["svg"] = _svg
-    style = (PAGE / "report.css").read_text(encoding="utf-8")
-    hashed = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    ours = Markup(style)  # noqa: S704 # nosec B704 - a file of this package
-    return environment.get_template(template).render(style=ours, style_hash=hashed, **values)
-
-
-def _svg(plot: Plot, *, whole: bool) -> Markup:
-    """The drawing in the sizes that the page has use for; the plot escapes what it writes."""
-    sizes = ("whole", "wide", "narrow") if whole else ("wide", "narrow")
-    return Markup("".join(plot.svg(size) for size in sizes))  # noqa: S704 # nosec B704
+    """A template of this folder's pages."""
+    return page(PAGE, template, style="report.css", script="", **values)
 
 
 def _there(plots: Sequence[Plot | None]) -> list[Plot]:

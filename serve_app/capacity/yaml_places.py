@@ -38,9 +38,10 @@ def _place(tree: yaml.Node | None, location: tuple[int | str, ...]) -> tuple[str
 
 
 def _is_tag(node: yaml.Node | None, part: int | str) -> bool:
-    """Whether ``part`` names the member of a union that the value was taken for: its ``kind``, or what a number stands for."""
+    """Whether ``part`` names the member of a union that the value was taken for: its ``kind``, or ``type``, or what
+    a number stands for."""
     if isinstance(node, yaml.MappingNode):
-        return any(key.value == "kind" and value.value == part for key, value in node.value)
+        return any(key.value in ("kind", "type") and value.value == part for key, value in node.value)
     return isinstance(node, yaml.ScalarNode) and isinstance(part, str)
 
 

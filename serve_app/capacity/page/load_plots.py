@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 
 from serve_app.capacity.knee import by_load
 from serve_app.capacity.names import label
-from serve_app.capacity.page.axes import Axis, from_zero, logarithmic
-from serve_app.capacity.page.plot import Limit, Plot, Series
-from serve_app.capacity.page.words import duration, percent, rate, tick_ms
 from serve_app.capacity.percentiles import Spread
 from serve_app.capacity.phases import PhaseReport
 from serve_app.capacity.report import Report
 from serve_app.capacity.run import Run
 from serve_app.capacity.saturation import FULL
+from serve_app.pages.axes import Axis, from_zero, logarithmic
+from serve_app.pages.plot import Limit, Plot, Series
+from serve_app.pages.words import duration, percent, rate, tick_ms
 
 LEAST_LOADS = 3
 MOST_RESOURCES = 5

@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from serve_app.capacity.knee import by_load
 from serve_app.capacity.names import label
 from serve_app.capacity.page.load_plots import load_of, single_node
-from serve_app.capacity.page.words import count, duration, percent, rate, size
 from serve_app.capacity.phases import PhaseReport
 from serve_app.capacity.report import Report
 from serve_app.capacity.resources import ResourceUse
 from serve_app.capacity.saturation import FULL, quantity
+from serve_app.pages.table import Cell, Table
+from serve_app.pages.words import count, duration, percent, rate, size
 
 MOST_COLUMNS = 11
 MOST_ROWS = 10
 LEAST_USE = 0.01
 LEVELS = 10
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Text of a cell, and a class: ``bad``, or ``full`` and ``u0`` … ``u10`` for how full something is."""
-
-    text: str
-    look: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """``head`` and ``rows``; the first column names the row. ``marks``: a class for each row."""
-
-    caption: str
-    head: list[str]
-    rows: list[list[Cell]]
-    marks: list[str]
 
 
 def phase_table(report: Report) -> Table:

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from serve_app.capacity.names import label
 from serve_app.capacity.page.load_plots import single_node
-from serve_app.capacity.page.words import count, duration, percent, rate
 from serve_app.capacity.phases import PhaseReport
 from serve_app.capacity.report import Report
-
-
-@dataclass(frozen=True)
-class Tile:
-    """``look`` is ``good``, ``bad`` or nothing."""
-
-    name: str
-    value: str
-    note: str = ""
-    look: str = ""
+from serve_app.pages.table import Tile
+from serve_app.pages.words import count, duration, percent, rate
 
 
 def tiles(report: Report) -> list[Tile]:

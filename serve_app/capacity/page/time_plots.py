@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from math import log10
 
 from serve_app.capacity.names import label
-from serve_app.capacity.page.axes import from_zero, logarithmic, seconds_axis
 from serve_app.capacity.page.load_plots import MOST_RESOURCES, single_node, top_resources
-from serve_app.capacity.page.plot import Cell, Limit, Plot, Series
 from serve_app.capacity.page.timeline import Timeline
-from serve_app.capacity.page.words import duration, tick_ms
 from serve_app.capacity.report import Report
 from serve_app.capacity.run import Run
+from serve_app.pages.axes import from_zero, logarithmic, seconds_axis
+from serve_app.pages.plot import Cell, Limit, Plot, Series
+from serve_app.pages.words import duration, tick_ms
 
 HEAT_COLUMNS = 80
 HEAT_ROWS = 28

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page
+from playwright.async_api import Browser
 
 from serve_app.capacity.compare_html import write_comparison
 from serve_app.capacity.report import Report
 from serve_app.capacity.report_html import write_report
 from serve_app.capacity.run_folder import read_info, write_info
 from serve_app.capacity.samples import REPORT_HTML
+from tests.e2e.page.report_window import WIDTHS, Scheme, Window
 from tests.unit.capacity.synthetic import Model, write_run
-
-Scheme = Literal["light", "dark"]
-WIDTHS = (1280, 800, 390)
 
 
 @pytest.fixture(scope="module")
@@ -41,26 +38,6 @@ def comparison(reported: tuple[Report, Path], tmp_path_factory: pytest.TempPathF
     page = other.parent / "compare.html"
     write_comparison(reported[1].parent, other, page)
     return page
-
-
-class Window:
-    """A page in a window of some size; what it asked for and what it complained of."""
-
-    def __init__(self, page: Page) -> None:
-        self.page = page
-        self.asked: list[str] = []
-        self.complaints: list[str] = []
-        page.on("request", lambda request: self.asked.append(request.url))
-        page.on("console", lambda message: self.complaints.append(message.text))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-
-    async def open(self, path: Path, width: int = 1280, scheme: Scheme = "light") -> None:
-        await self.page.set_viewport_size({"width": width, "height": 900})
-        await self.page.emulate_media(color_scheme=scheme)
-        await self.page.goto(path.as_uri())
-
-    async def value(self, script: str) -> object:
-        return await self.page.evaluate(script)
 
 
 @pytest_asyncio.fixture(loop_scope="session")

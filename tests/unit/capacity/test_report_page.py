@@ -13,14 +13,14 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
-from serve_app.capacity.page import words
-from serve_app.capacity.page.axes import Axis, from_zero, logarithmic, seconds_axis
-from serve_app.capacity.page.plot import Limit, Plot, Series
 from serve_app.capacity.page.tables import phase_table, use_table
 from serve_app.capacity.report import Report, make_report
 from serve_app.capacity.report_html import report_page, write_report
 from serve_app.capacity.run import Run, load_run
 from serve_app.capacity.samples import REPORT_HTML
+from serve_app.pages import words
+from serve_app.pages.axes import Axis, from_zero, logarithmic, seconds_axis
+from serve_app.pages.plot import Limit, Plot, Series
 from tests.unit.capacity.synthetic import Model, write_run
 
 SVG = re.compile(r'<svg class="plot.*?</svg>', re.DOTALL)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
 
-from serve_app.capacity.page.axes import Axis
+from serve_app.pages.axes import Axis
 
 SIZES = {"whole": (1130, 330), "wide": (560, 290), "narrow": (340, 250)}
 """Width and height: across the page, half of it, and a phone's."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil, floor, log10
 
-from serve_app.capacity.page.words import clock, plain
+from serve_app.pages.words import clock, plain
 
 Format = Callable[[float], str]
 

@@ -34,6 +34,13 @@ def percent(share: float) -> str:
     return f"{value:.0f}%" if value >= 10 or value == 0 else f"{value:.1f}%" if value >= 0.1 else f"{value:.2f}%"
 
 
+def dollars(usd: float) -> str:
+    """US dollars: "$12.40", "$0.0031" where it is little."""
+    size = abs(usd)
+    text = f"{size:,.0f}" if size >= 1000 else f"{size:.2f}" if size >= 1 or not size else f"{size:.2g}"
+    return f"{'−' if usd < 0 else ''}${text if 'e' not in text else f'{size:.7f}'.rstrip('0')}"
+
+
 def count(value: float) -> str:
     """A number of things: "12,300"."""
     return f"{value:,.0f}"
