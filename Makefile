@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 BUSY    := tests/unit tests/contract tests/simulators tests/simulation tests/security tests/supply_chain tests/chaos
 WAITING := tests/e2e/page tests/e2e/cli
 # What takes long: with a graph of its own or a pace to measure, and what mostly waits.
-LONG    := tests/chaos/test_chaos_short.py tests/e2e/test_serve_run.py tests/e2e/test_restart.py tests/e2e/test_load.py \
+LONG    := tests/chaos/test_chaos_short.py tests/chaos/test_evaluation_killed_long.py tests/e2e/test_serve_run.py tests/e2e/test_restart.py tests/e2e/test_load.py \
            tests/e2e/test_dashboards.py tests/simulators/load_tests tests/nodes
 PATIENT := tests/contract/test_models_peers.py \
            $(patsubst %,tests/e2e/page/test_%.py,continuity unsent branches connection approvals)

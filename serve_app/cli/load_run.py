@@ -155,7 +155,7 @@ def _info(scenario: Scenario, target: str, about: About) -> RunInfo:
         target=target,
         began_at=time.time(),
         seed=scenario.seed,
-        parley_version=_version(),
+        parley_version=parley_version(),
         machine=_machine(),
         cores=_cores(),
         memory_bytes=psutil.virtual_memory().total,
@@ -173,7 +173,8 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
 
 
-def _version() -> str:
+def parley_version() -> str:
+    """Empty where it is run from its source folder."""
     try:
         return version("parley")
     except PackageNotFoundError:

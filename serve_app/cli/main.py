@@ -32,6 +32,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "serve_app.cli.capacity:capacity",
         "From a load test's report to a capacity plan; check it; simulate a day.",
     ),
+    "eval": (
+        "serve_app.cli.eval:eval_",
+        "Run cases under several configurations, grade the answers, and compare them.",
+    ),
     "env": (
         "serve_app.cli.serve:env",
         "Print what `serve run serve_config.yaml` needs in its environment on one machine.",

@@ -1,0 +1,1 @@
+"""The evaluation report's page: its plots, tables and cases."""

@@ -1,0 +1,102 @@
+"""Two runs held against each other: the same configuration before and after, over the cases that both have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from msgspec import Struct
+
+from serve_app.errors import ConfigError
+from serve_app.evaluation.comparison import Change, Comparison, changes, comparisons
+from serve_app.evaluation.notable import CaseChanges, case_changes
+from serve_app.evaluation.run_report import graders_of, run_file_of
+from serve_app.evaluation.run_store import RunStore
+from serve_app.evaluation.score_table import MEASURES, ScoreTable, joined, read_scores
+from serve_app.evaluation.summary import shown_tags
+
+
+class RunPair(Struct, frozen=True, kw_only=True):
+    """A configuration of the second run against one of the first. ``cases`` both have."""
+
+    before: str
+    after: str
+    cases: int
+    comparisons: tuple[Comparison, ...]
+    changes: tuple[Change, ...]
+    case_changes: CaseChanges
+
+
+class TwoRuns(Struct, frozen=True, kw_only=True):
+    """``notes`` say what makes the runs unlike."""
+
+    notes: tuple[str, ...]
+    pairs: tuple[RunPair, ...]
+
+
+def compare_runs(one: Path, other: Path, configuration: str | None = None, baseline: str | None = None) -> TwoRuns:
+    """Configurations of ``other`` against those of ``one``: those of the same name; a single one against the baseline where no
+    name is in both. ``configuration`` and ``baseline`` name one of each. Raises ConfigError where a folder holds no run, or
+    nothing fits."""
+    with RunStore.open(one) as first, RunStore.open(other) as second:
+        graders = graders_of(run_file_of(other), second.graders())
+        names = [info.name for info in graders]
+        before = read_scores(first.results(), first.meta.names, names)
+        after = read_scores(second.results(), second.meta.names, names)
+        chosen = _pairs(first, second, configuration, baseline)
+        notes = tuple(_notes(first, second, before, after))
+    pairwise = [info.name for info in graders if info.pairwise]
+    measured = [info.name for info in graders if info.measured]
+    found = []
+    for theirs, ours in chosen:
+        labels = (f"{one.name}/{theirs}", f"{other.name}/{ours}")
+        if labels[0] == labels[1]:
+            labels = (f"{one}/{theirs}", f"{other}/{ours}")
+        table = joined(before, after, theirs, ours, labels)
+        # A pairwise grader compared with its own run's baseline: across runs its scores are just scores.
+        tags = shown_tags(table)
+        found.append(
+            RunPair(
+                before=labels[0],
+                after=labels[1],
+                cases=len(table),
+                comparisons=tuple(item for item in comparisons(table, labels[0], tags) if item.grader not in pairwise),
+                changes=tuple(changes(table, labels[0], MEASURES)),
+                case_changes=next(case_changes(table, labels[0], measured=measured)),
+            )
+        )
+    return TwoRuns(notes=notes, pairs=tuple(found))
+
+
+def _pairs(first: RunStore, second: RunStore, configuration: str | None, baseline: str | None) -> list[tuple[str, str]]:
+    for name, store in ((configuration, second), (baseline, first)):
+        if name is not None and name not in store.meta.names:
+            there = ", ".join(store.meta.names)
+            raise ConfigError(f"The run in {store.folder} has no configuration '{name}'; it has: {there}.")
+    wanted = [configuration] if configuration else list(second.meta.names)
+    if baseline:
+        return [(baseline, name) for name in wanted]
+    same = [(name, name) for name in wanted if name in first.meta.names]
+    if same:
+        return same
+    if len(wanted) == 1:
+        return [(first.meta.baseline, wanted[0])]
+    raise ConfigError(
+        f"No configuration is in both runs ({', '.join(first.meta.names)}; {', '.join(second.meta.names)}); say which with"
+        " --baseline and --configuration."
+    )
+
+
+def _notes(first: RunStore, second: RunStore, before: ScoreTable, after: ScoreTable) -> Iterator[str]:
+    shared = len(set(before.case_ids) & set(after.case_ids))
+    if not shared:
+        raise ConfigError(f"The runs in {first.folder} and {second.folder} have no case in common.")
+    if first.meta.fingerprint != second.meta.fingerprint or shared < max(len(before), len(after)):
+        yield f"The runs are of different cases ({len(before):,} and {len(after):,}); compared are the {shared:,} that both have."
+    if first.meta.mode != second.meta.mode:
+        yield f"The runs are of different modes ({first.meta.mode} and {second.meta.mode})."
+    if first.meta.simulated != second.meta.simulated:
+        yield "The model of one of the runs was simulated."
+    only = sorted(set(before.graders) ^ set(after.graders))
+    if only:
+        yield f"Graded in one run only, and so not compared: {', '.join(only)}."

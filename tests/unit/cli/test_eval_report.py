@@ -1,0 +1,160 @@
+"""``parley eval report``, ``compare``, ``gate`` and ``labels`` as a CI and a person use them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from serve_app.cli.main import app
+from serve_app.evaluation.run_folder import JUNIT, LABELS, REPORT_HTML, REPORT_JSON, RESULTS
+from tests.unit.evaluation.synthetic_run import V1, V2, Behaviour, write_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("cli") / "run", (V1, V2), cases=140)
+
+
+def parley(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["eval", *map(str, arguments)])
+
+
+def test_a_report_is_written_and_its_outcome_said(folder: Path) -> None:
+    result = parley("report", folder)
+
+    assert result.exit_code == 0, result.output
+    assert "assistant@v2 is worse than assistant@v1 at facts" in result.output
+    assert str(folder / REPORT_HTML) in result.output
+    assert all((folder / name).is_file() for name in (REPORT_HTML, REPORT_JSON, RESULTS, JUNIT))
+
+
+def test_a_gate_that_holds_exits_with_zero(folder: Path) -> None:
+    result = parley("gate", folder, "--min-score", "facts=0.5", "--max-failed", "0.5")
+
+    assert result.exit_code == 0, result.output
+    assert "The gate is passed: 3 rules held." in result.output
+
+
+def test_a_gate_that_does_not_hold_exits_with_one_and_says_what_to_look_at(folder: Path, tmp_path: Path) -> None:
+    result = parley("gate", folder, "--no-regression", "--max-flips", "0", "--junit", tmp_path / "gate.xml")
+
+    assert result.exit_code == 1
+    assert "NOT HELD" in result.output
+    assert "is worse than assistant@v1 at facts" in result.output
+    (suite,) = ElementTree.parse(tmp_path / "gate.xml").getroot()  # noqa: S314 - our own
+    assert int(suite.attrib["failures"]) >= 2
+
+
+def test_a_gate_can_be_read_by_programs(folder: Path) -> None:
+    result = parley("gate", folder, "--min-score", "facts@hr=0.1", "--json")
+
+    rules = json.loads(result.output)
+    assert rules["passed"]
+    assert {rule["rule"] for rule in rules["rules"]} == {"complete", "min_score facts@hr"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ((), "Nothing is asked"),
+        (("--min-score", "typo=0.5"), "there are: facts"),
+        (("--min-score", "facts"), "facts=0.9"),
+        (("--min-score", "facts=90"), "less than or equal to 1"),
+        (("--min-pass-rate", "facts@typo=0.5"), "no case of this run has"),
+        (("--configuration", "typo", "--max-flips", "3"), "not in this run"),
+    ],
+)
+def test_a_rule_that_cannot_be_judged_exits_with_two(folder: Path, arguments: tuple[str, ...], word: str) -> None:
+    result = parley("gate", folder, *arguments)
+
+    assert result.exit_code == 2
+    assert word in result.output
+
+
+@pytest.mark.parametrize("command", ["report", "gate", "compare"])
+def test_a_folder_without_a_run_exits_with_two(tmp_path: Path, command: str) -> None:
+    result = parley(command, tmp_path)
+
+    assert result.exit_code == 2
+    assert "holds no run" in result.output
+
+
+def test_configurations_are_compared_on_the_terminal(folder: Path) -> None:
+    result = parley("compare", folder, "--tags")
+
+    assert result.exit_code == 0, result.output
+    assert "facts @ follow-up" in result.output
+    assert "cost of a case" in result.output
+    assert "worse: " in result.output
+
+
+def test_another_baseline_turns_the_comparison_round(folder: Path) -> None:
+    result = parley("compare", folder, "--baseline", "assistant@v2", "--json")
+
+    found = {one["grader"]: one for one in json.loads(result.output)["comparisons"] if not one["tag"]}
+    assert found["facts"]["verdict"] == "better"
+    assert found["facts"]["configuration"] == "assistant@v1"
+
+
+def test_two_runs_are_compared_over_the_cases_that_both_have(folder: Path, tmp_path: Path) -> None:
+    worse = Behaviour("assistant@v1", {"facts": 0.4, "tool_calls": 0.93, "helpful": 0.80, "number": 0.88})
+    later = write_run(tmp_path / "later", (worse,), cases=100)
+    result = parley("compare", folder, later)
+
+    assert result.exit_code == 0, result.output
+    assert "compared are the 100 that both have" in result.output
+    assert "later/assistant@v1 against run/assistant@v1, 100 cases" in result.output
+    facts = next(line for line in result.output.splitlines() if line.startswith("facts"))
+    assert facts.endswith("worse")
+
+
+def test_two_runs_with_nothing_in_common_are_not_compared(folder: Path, tmp_path: Path) -> None:
+    other = write_run(tmp_path / "other", (V1,), cases=5, seed=1)
+    names = parley("compare", folder, other, "--configuration", "assistant@v2")
+
+    assert names.exit_code == 2
+    assert "has no configuration 'assistant@v2'" in names.output
+
+
+def test_labels_say_how_far_a_judge_agrees_with_people(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", (V1, V2), cases=70)
+    lines = [json.loads(line) for line in _results(folder)]
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text(
+        "".join(
+            json.dumps(
+                {
+                    "case_id": line["case_id"], "configuration": line["configuration"], "grader": "helpful", "rater": "ann",
+                    "label": "pass" if line["grades"]["helpful"]["passed"] else "fail",
+                }
+            ) + "\n"
+            for line in lines if line["grades"].get("helpful", {}).get("passed") is not None
+        )
+    )  # fmt: skip
+    result = parley("labels", folder, labels)
+
+    assert result.exit_code == 0, result.output
+    assert "helpful and people" in result.output
+    assert "1.00 (1.00 to 1.00)" in result.output
+    assert (folder / LABELS).is_file()
+    parley("report", folder)
+    assert "Do people agree?" in (folder / REPORT_HTML).read_text()
+
+
+def test_labels_of_another_run_are_refused(folder: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("case_id,configuration,label\nno-such-case,assistant@v1,pass\n")
+    result = parley("labels", folder, labels)
+
+    assert result.exit_code == 2
+    assert "None of the 1 cases" in result.output
+    assert not (folder / LABELS).exists()
+
+
+def _results(folder: Path) -> list[str]:
+    assert parley("report", folder).exit_code == 0
+    return (folder / RESULTS).read_text().splitlines()
