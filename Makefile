@@ -8,11 +8,13 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 BUSY    := tests/unit tests/contract tests/simulators tests/simulation tests/security tests/supply_chain tests/chaos
 WAITING := tests/e2e/page tests/e2e/cli
 # What takes long: with a graph of its own or a pace to measure, and what mostly waits.
-LONG    := tests/chaos/test_chaos_short.py tests/chaos/test_evaluation_killed_long.py tests/e2e/test_serve_run.py tests/e2e/test_restart.py tests/e2e/test_load.py \
-           tests/e2e/test_dashboards.py tests/simulators/load_tests tests/nodes
+LONG    := tests/chaos/test_chaos_short.py tests/e2e/test_serve_run.py tests/e2e/test_restart.py tests/e2e/test_load.py \
+           tests/e2e/test_dashboards.py tests/e2e/test_evaluation_workers.py tests/simulators/load_tests tests/nodes
+# What has a command of its own.
+ALONE   := tests/chaos/test_evaluation_killed_long.py
 PATIENT := tests/contract/test_models_peers.py \
            $(patsubst %,tests/e2e/page/test_%.py,continuity unsent branches connection approvals)
-IGNORED := $(LONG:%=--ignore=%) $(PATIENT:%=--ignore=%)
+IGNORED := $(LONG:%=--ignore=%) $(PATIENT:%=--ignore=%) $(ALONE:%=--ignore=%)
 COVERAGE ?=  # --cov: what runs without a graph must be covered; that doubles its time
 
 unexport PYTHONDONTWRITEBYTECODE  # bytecode compiled once makes every start several times faster
@@ -27,7 +29,11 @@ REPORT   := $(REPORT)
 LOAD     ?=
 PLAN     ?= --turns-per-user-hour 6
 
-.PHONY: help setup setup-test run load test test-azure lint security chaos capacity-test test-long peers lock benchmark clean
+# An evaluation; RUN=… EVAL="--limit 20 --workers 2"
+RUN      ?= configs/eval/crm_hr.yaml
+EVAL     ?=
+
+.PHONY: help setup setup-test run load eval eval-killed test test-azure lint security chaos capacity-test test-long peers lock benchmark clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +50,12 @@ load: setup-test  ## how much a graph of this machine carries: a report, and a p
 	  test "$${code:-0}" -le 1 -a -f $(REPORT)/report.json || exit $${code:-1}; \
 	  $(BIN)/parley capacity plan --report $(REPORT) --users $(USERS) $(PLAN) || exit; \
 	  echo "Report: $(REPORT)/report.html"; exit $${code:-0}
+
+eval: setup  ## two versions of a prompt over 208 cases: a report of what got better and worse (RUN=… EVAL=…)
+	@$(BIN)/parley eval run $(RUN) $(EVAL)
+
+eval-killed: setup-test  ## kill an evaluation of 500 cases ten times: each is run and counted once (10 minutes)
+	$(BIN)/python -m pytest $(ALONE)
 
 test: setup-test peers  ## run the whole suite
 	$(BIN)/python -m pytest -n 4 $(BUSY) $(if $(strip $(COVERAGE)),,$(WAITING)) $(IGNORED) $(COVERAGE)

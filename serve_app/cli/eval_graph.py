@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
+from msgspec import Struct
+
 from serve_app.companions.errors import CompanionError
 from serve_app.credentials import Secrets
+from serve_app.embedded import provider_url
 from serve_app.errors import ConfigError, NotFound
 from serve_app.settings import Settings
 from serve_app.turns.trials import TrialGraph
 
 GraphChoice = Literal["auto", "local", "running"]
+
+NICE = 10
+"""How far this process steps back for a graph that runs: grading may share a machine with live turns."""
+
+
+class FoundGraph(Struct, frozen=True):
+    """``where`` is ``running`` or ``local``. ``provider_url``: of its simulated provider, which embeds, too; None where it has none."""
+
+    graph: TrialGraph
+    where: str
+    provider_url: str | None
 
 
 @asynccontextmanager
@@ -24,8 +39,8 @@ async def chosen_graph(
     folder: Path,
     max_turns: int,
     say: Callable[[str], None],
-) -> AsyncIterator[tuple[TrialGraph, str]]:
-    """The graph, and ``running`` or ``local``. ``auto``: the one that runs, else one in this process over a store in ``folder``.
+) -> AsyncIterator[FoundGraph]:
+    """``auto``: the one that runs, else one in this process over a store in ``folder``.
 
     Raises ConfigError where a graph in this process cannot be had, NotFound where a running one was asked for and there is none.
     """
@@ -39,9 +54,10 @@ async def chosen_graph(
             if choice == "running":
                 raise
         else:
+            os.nice(NICE)
             try:
                 say("The cases are run by the graph that runs.")
-                yield graph, "running"
+                yield FoundGraph(graph, "running", provider_url(settings, secrets))
             finally:
                 await attached.__aexit__(None, None, None)
             return
@@ -50,7 +66,7 @@ async def chosen_graph(
 
     try:
         async with local_trial_graph(settings, secrets, folder, max_trials=max_turns) as local:
-            yield local, "local"
+            yield FoundGraph(local, "local", local.provider_url)
     except CompanionError as error:
         raise ConfigError(str(error)) from error
 

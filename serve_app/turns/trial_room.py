@@ -1,7 +1,7 @@
 """How much room a Turns replica has for trials: they run beside live turns, and give way to them.
 
     no live turn runs                                   up to ``max_running_batch``
-    live turns run, and CPU and event loop have time    the same
+    live turns run, and CPU and event loop have time    the same, begun one by one
     live turns run, and they have not                   one at a time; those that run go on
 
 Trials cost every stage of the graph, so what is looked at is the machine as well as this process: whoever runs beside it on one
@@ -19,13 +19,15 @@ from serve_app.errors import Overloaded
 from serve_app.machine import node_state
 from serve_app.stage_load import Clock
 
-MAX_LAG_MS = 40.0
+MAX_LAG_MS = 25.0
 """How late the event loop may come to what is due; a live turn's text waits as long."""
 MAX_PROCESS_SHARE = 0.7
 """Of one CPU, which is all that an event loop can use."""
-MAX_MACHINE_SHARE = 0.75
+MAX_MACHINE_SHARE = 0.65
 TRICKLE = 1
 """Trials that may run however busy it is."""
+APART_S = 0.1
+"""Between the beginnings of two trials beside live turns: many at once would take the CPU from them before it is looked at."""
 READ_EVERY_S = 0.5
 FULL_RETRY_S = 0.5
 BUSY_RETRY_S = 1.0
@@ -34,11 +36,15 @@ BUSY_RETRY_S = 1.0
 class TrialRoom:
     """``live`` counts the live turns that have something to do now. ``busy`` says whether they need all there is."""
 
-    def __init__(self, most: int, live: Callable[[], int], busy: Callable[[], bool]) -> None:
+    def __init__(
+        self, most: int, live: Callable[[], int], busy: Callable[[], bool], clock: Clock = time.monotonic
+    ) -> None:
         self._most = most
         self._live = live
         self._busy = busy
+        self._clock = clock
         self._taken = 0
+        self._next = 0.0
 
     @property
     def taken(self) -> int:
@@ -57,6 +63,15 @@ class TrialRoom:
             yield
         finally:
             self._taken -= 1
+
+    def wait_s(self) -> float:
+        """How long whoever has a place waits before it begins; asked once."""
+        now = self._clock()
+        if self._live() == 0:
+            return 0.0
+        begins = max(now, self._next)
+        self._next = begins + APART_S
+        return begins - now
 
 
 class Pressure:

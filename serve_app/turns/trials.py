@@ -86,14 +86,14 @@ class TrialGraph(Protocol):
         """Lets go of the graph; ends what was started for it."""
 
 
-def trial_key(owner: Principal, *parts: str | int) -> TurnKey:
+def trial_key(owner: Principal, *parts: str | int, prefix: str = TRIAL_PREFIX) -> TurnKey:
     """The key of the one turn that ``parts`` name, such as run, configuration, case, repeat and attempt: the same each time.
 
     It is a turn of a conversation of its own, in no list. Give the turn a ``client_turn_id`` as well: the turn id's own.
     """
     named = "\n".join(f"{len(text)}:{text}" for text in map(str, parts))
     digest = hashlib.sha256(named.encode()).digest()
-    conversation = f"{TRIAL_PREFIX}{ULID.from_bytes(digest[:16])}"
+    conversation = f"{prefix}{ULID.from_bytes(digest[:16])}"
     return TurnKey(
         conversation=ConversationKey.of(owner, conversation), turn_id=f"{conversation}.{ULID.from_bytes(digest[16:])}"
     )
@@ -128,6 +128,7 @@ class Trials:
 
     async def run(self, turn: NewTurn) -> TrialEnd:
         with self._stage.room.place():
+            await asyncio.sleep(self._stage.room.wait_s())
             accepted = await self._store.accept_turn(replace(turn, priority="batch", opens=True))
             found = accepted.turn
             if not found.ended:

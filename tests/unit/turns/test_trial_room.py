@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serve_app.errors import Overloaded
-from serve_app.turns.trial_room import MAX_LAG_MS, Pressure, TrialRoom
+from serve_app.turns.trial_room import APART_S, MAX_LAG_MS, Pressure, TrialRoom
 
 
 class Machine:
@@ -29,7 +29,7 @@ class Machine:
 
 
 @pytest.mark.parametrize(
-    ("process", "machine", "pressed"), [(0.1, 0.1, False), (0.95, 0.5, True), (0.2, 0.95, True), (0.6, 0.7, False)]
+    ("process", "machine", "pressed"), [(0.1, 0.1, False), (0.95, 0.5, True), (0.2, 0.95, True), (0.6, 0.6, False)]
 )
 def test_there_is_pressure_where_the_process_or_its_machine_has_little_left(
     process: float, machine: float, pressed: bool
@@ -78,6 +78,17 @@ def test_one_trial_at_a_time_is_let_through_however_busy_it_is() -> None:
     for _ in range(3):
         with room.place(), pytest.raises(Overloaded), room.place():
             pass
+
+
+def test_beside_live_turns_trials_begin_one_by_one_and_else_at_once() -> None:
+    live = 0
+    now = 10.0
+    room = TrialRoom(10, live=lambda: live, busy=lambda: False, clock=lambda: now)
+    assert [room.wait_s(), room.wait_s()] == [0, 0]
+    live = 1
+    assert [room.wait_s(), room.wait_s(), room.wait_s()] == pytest.approx([0, APART_S, 2 * APART_S])
+    now += 10
+    assert room.wait_s() == 0
 
 
 def test_a_place_is_free_again_when_a_trial_fails() -> None:
