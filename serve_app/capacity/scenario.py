@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from serve_app.capacity.distributions import Constant, Distribution, Exponential, Uniform
 from serve_app.capacity.shapes import ConstantShape, PhasePlan, Shape, StepsShape, to_duration, to_level
-from serve_app.capacity.yaml_places import problem
 from serve_app.errors import ConfigError
 from serve_app.settings import PROJECT_ROOT
+from serve_app.yaml_places import problem
 
 MAX_SCENARIO_BYTES = 1_048_576
 BUILT_IN = PROJECT_ROOT / "load_tests" / "scenarios"

@@ -3,71 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
-from serve_app.domain.generation import ModelSettings
 from serve_app.domain.trial import ToolMode
-
-ConfigurationName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@:/+-]{0,127}$")]
-PromptName = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}(@[A-Za-z0-9][A-Za-z0-9_.-]{0,63})?$")
-]
-ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f\x7f]+$")]
-
-
-class Part(BaseModel):
-    """A mapping of the file: unknown keys are mistakes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-
-
-class SettingsConfig(Part):
-    """What is said to the model; None leaves it to the prompt, and then to the provider."""
-
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    max_output_tokens: int | None = Field(default=None, gt=0)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    stop: tuple[str, ...] = Field(default=(), max_length=16)
-    reasoning_effort: str | None = Field(default=None, min_length=1, max_length=40)
-
-    @property
-    def settings(self) -> ModelSettings:
-        return ModelSettings(
-            temperature=self.temperature,
-            max_output_tokens=self.max_output_tokens,
-            top_p=self.top_p,
-            stop=self.stop,
-            reasoning_effort=self.reasoning_effort,
-        )
+from serve_app.turns.trial_config import Candidate, ModelName, Part, PromptName, SettingsConfig
 
 
 class NamedSettings(SettingsConfig):
-    name: ConfigurationName
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@:/+-]{0,127}$")
     """What combinations with these settings are called by."""
 
 
-class Configuration(Part):
-    name: ConfigurationName
-    prompt: PromptName | None = None
-    """``assistant``, or one version of it: ``assistant@v2``; the graph's default where nothing is said."""
-    model: ModelName | None = None
-    """The prompt's, or the graph's default where nothing is said."""
-    settings: SettingsConfig = SettingsConfig()
+class Configuration(Candidate):
     tools: ToolMode | None = None
     """As the run says where nothing is said."""
     only: tuple[str, ...] | None = Field(default=None, max_length=200)
     """Names of the tools that are offered, or of their servers; all that the role may use where nothing is said."""
     note: str = ""
-
-    @property
-    def prompt_name(self) -> str | None:
-        return self.prompt.partition("@")[0] if self.prompt else None
-
-    @property
-    def prompt_version(self) -> str | None:
-        return (self.prompt.partition("@")[2] or None) if self.prompt else None
 
 
 class Matrix(Part):

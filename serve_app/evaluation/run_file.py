@@ -11,13 +11,14 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from serve_app.capacity.yaml_places import problem
 from serve_app.domain.trial import RecordedCall, ToolMode
 from serve_app.errors import ConfigError
-from serve_app.evaluation.configurations import Configuration, Matrix, Part
+from serve_app.evaluation.configurations import Configuration, Matrix
 from serve_app.evaluation.gate_config import GateConfig
 from serve_app.evaluation.graders.config import GraderConfig, GraderConfigs
 from serve_app.evaluation.run_meta import EvaluationMode
+from serve_app.turns.trial_config import Part
+from serve_app.yaml_places import problem
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -3,71 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from serve_app.capacity.yaml_places import problem
-from serve_app.domain.generation import ModelSettings
 from serve_app.errors import ConfigError
 from serve_app.settings import Settings
+from serve_app.turns.trial_config import Candidate, Part
 from serve_app.yaml_files import read_mapping
+from serve_app.yaml_places import problem
 
 LIVE = "live"
 """The configuration that users are answered by, in a report: no candidate is called so."""
 
-_Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@:+-]{0,63}$")]
-_Prompt = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}(@[A-Za-z0-9][A-Za-z0-9_.-]{0,63})?$")
-]
-_Model = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f\x7f]+$")]
 
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-
-
-class CandidateSettings(_Part):
-    """What is said to the model; None leaves it to the prompt, and then to the provider."""
-
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    max_output_tokens: int | None = Field(default=None, gt=0)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    stop: tuple[str, ...] = Field(default=(), max_length=16)
-    reasoning_effort: str | None = Field(default=None, min_length=1, max_length=40)
-
-
-class Candidate(_Part):
-    """What is other than for users; what is not said is as for them."""
-
-    name: _Name
-    prompt: _Prompt | None = None
-    """``assistant``, or one version of it: ``assistant@v2``, which may be a draft."""
-    model: _Model | None = None
-    settings: CandidateSettings = CandidateSettings()
-
-    @property
-    def prompt_name(self) -> str | None:
-        return self.prompt.partition("@")[0] if self.prompt else None
-
-    @property
-    def prompt_version(self) -> str | None:
-        return (self.prompt.partition("@")[2] or None) if self.prompt else None
-
-    @property
-    def model_settings(self) -> ModelSettings:
-        said = self.settings
-        return ModelSettings(
-            temperature=said.temperature,
-            max_output_tokens=said.max_output_tokens,
-            top_p=said.top_p,
-            stop=said.stop,
-            reasoning_effort=said.reasoning_effort,
-        )
-
-
-class ShadowConfig(_Part):
+class ShadowConfig(Part):
     share: float = Field(gt=0, le=1)
     """Of the live turns that are completed, how many are mirrored."""
     max_per_hour: int = Field(default=200, ge=1, le=100_000)

@@ -17,6 +17,7 @@ import msgspec
 
 from serve_app.companions.provider.assistant.words import content_stems, words
 from serve_app.companions.provider.failures import ProviderError
+from serve_app.companions.provider.requests import decoded
 
 DEFAULT_DIMENSIONS: Final = 256
 MAX_DIMENSIONS: Final = 3072
@@ -47,12 +48,7 @@ def read_embeddings_request(body: bytes, deployment: str | None) -> EmbeddingsRe
     Raises:
         ProviderError: 400, in the words a client can act on.
     """
-    try:
-        request = _decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise ProviderError(400, f"Invalid request: {error}", code="invalid_type") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise ProviderError(400, "The body is not valid JSON.") from None
+    request = decoded(_decoder, body)
     if deployment is not None:
         request = msgspec.structs.replace(request, model=deployment)
     if not request.model:

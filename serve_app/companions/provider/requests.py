@@ -6,11 +6,13 @@ what a history window cut at the wrong place produces.
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
 from serve_app.companions.provider.failures import ProviderError
+
+T = TypeVar("T")
 
 MAX_TOOLS: Final = 128
 MAX_NAME_CHARS: Final = 64
@@ -101,18 +103,27 @@ class ChatRequest(msgspec.Struct, frozen=True):
 _decoder: Final = msgspec.json.Decoder(ChatRequest)
 
 
+def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """A body as the decoder's type.
+
+    Raises:
+        ProviderError: 400.
+    """
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise ProviderError(400, f"Invalid request: {error}", code="invalid_type") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise ProviderError(400, "The body is not valid JSON.") from None
+
+
 def read_request(body: bytes, deployment: str | None) -> ChatRequest:
     """Decode and check a request; on the Azure paths the deployment is the model.
 
     Raises:
         ProviderError: 400, in the words a client can act on.
     """
-    try:
-        request = _decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise ProviderError(400, f"Invalid request: {error}", code="invalid_type") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise ProviderError(400, "The body is not valid JSON.") from None
+    request = decoded(_decoder, body)
     if deployment is not None:
         request = msgspec.structs.replace(request, model=deployment)
     if not request.model:

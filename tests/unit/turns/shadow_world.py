@@ -20,8 +20,9 @@ from serve_app.domain.usage import Usage
 from serve_app.models.port import TextSink
 from serve_app.storage.memory.transfer import MemoryTransfer
 from serve_app.turns.shadow import Shadow
-from serve_app.turns.shadow_config import Candidate, ShadowConfig
+from serve_app.turns.shadow_config import ShadowConfig
 from serve_app.turns.shadow_records import KIND, SHADOW_USER, MirroredTurn, read_record
+from serve_app.turns.trial_config import Candidate
 from serve_app.turns.trials import TrialGraph, Trials
 from tests.scripted import PlainPrompts, ScriptedModels, ScriptedTools
 from tests.unit.turns.bench import PRINCIPAL, SECONDS, Bench, call
