@@ -17,6 +17,8 @@ from msgspec import Struct
 FILE = "graph.json"
 _TOLD = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_USAGE_STATS_ENABLED")
 _OF_SERVE = "RAY_SERVE_"
+CLOCK_S = 30.0
+"""How far the times may be apart at which the same process began: they move with the machine's clock, whenever that is set."""
 
 
 class Attachment(Struct, frozen=True, kw_only=True):
@@ -58,7 +60,7 @@ def read_attachment(folder: Path) -> Attachment | None:
     """What the graph over the folder has left; None where none runs."""
     try:
         found = msgspec.json.decode((folder / FILE).read_bytes(), type=Attachment)
-        if psutil.Process(found.pid).create_time() != found.started:
+        if abs(psutil.Process(found.pid).create_time() - found.started) > CLOCK_S:
             return None
     except (OSError, msgspec.MsgspecError, psutil.Error, ValueError):
         return None

@@ -27,6 +27,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from deployments.remote_trials import STAGE, RemoteTrials
 from serve_app.credentials import Secrets
+from serve_app.embedded import provider_url
 from serve_app.errors import Internal, NotFound, ParleyError
 from serve_app.evaluation.assembly import cells_here, open_grading
 from serve_app.evaluation.cells import CellDone, CellsHere, Spent
@@ -214,11 +215,13 @@ class CellWorker:
     async def _begin(self) -> CellsHere:
         pace = Pace(max(1, min(self._run.concurrency.start, self._at_once)), self._at_once)
         graph = PacedGraph(RemoteTrials(serve.get_deployment_handle(STAGE, self._application)), pace)
+        secrets = Secrets.from_environment()
         graders = [config for config in self._run.graders if config.type != "python"]  # their files are the driver's
         grading = await self._open.enter_async_context(
             open_grading(
                 graders, run_id=self._meta.run_id, baseline=self._meta.baseline, tenant=self._run.tenant,
-                graph=graph, settings=self._settings, secrets=Secrets.from_environment(), folder=Path.cwd(),
+                graph=graph, settings=self._settings, secrets=secrets, folder=Path.cwd(),
+                provider_url=provider_url(self._settings, secrets),
             )
         )  # fmt: skip
         return cells_here(self._run, self._meta, graph, pace, grading, self._at_once)

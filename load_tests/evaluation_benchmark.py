@@ -131,7 +131,7 @@ async def measured(count: int, whole: bool, at_once: int, folder: Path) -> dict[
             paced = PacedGraph(graph, pace)
             grading_of = open_grading(
                 run.graders, run_id=store.meta.run_id, baseline="only", tenant="acme", graph=paced, settings=settings,
-                secrets=Secrets.from_environment(), folder=folder,
+                secrets=Secrets.from_environment(), folder=folder, provider_url=None,
             )  # fmt: skip
             async with grading_of as grading:
                 cells = cells_here(run, store.meta, paced, pace, grading, at_once)

@@ -6,6 +6,8 @@ error should take to be told.
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from serve_app.cli.lazy_group import Commands, LazyGroup
@@ -50,5 +52,9 @@ eval_ = typer.Typer(
 
 
 @eval_.callback()
-def _eval_group() -> None:
-    pass
+def _eval_group(context: typer.Context) -> None:
+    if context.invoked_subcommand == "gate":
+        return  # what it writes is for others: a CI's rules
+    # Conversations are their people's; also in a folder that was there before, and where logs and stores are made by others.
+    before = os.umask(0o077)
+    context.call_on_close(lambda: os.umask(before))

@@ -87,6 +87,7 @@ def import_(
 
     if out.exists() and not overwrite:
         raise ConfigError(f"There is a file {out} already; give another name, or --overwrite.")
+    _refuse_data_set(source)
     transcripts = read_transcripts(source)
     how = Importing(
         prefix=source.stem, each_turn=each_turn, expect_answer=expect_answer, expect_calls=expect_calls,
@@ -101,6 +102,23 @@ def import_(
     open_dataset(out)  # that what was written can be used, whatever was in the file
     left = f", {counted.skipped} without a question left out" if counted.skipped else ""
     typer.echo(f"{_number(counted.cases, 'case')} of {_number(counted.conversations, 'conversation')}{left}: {out}")
+
+
+def _refuse_data_set(source: Path) -> None:
+    """What cases expect, and their tags, would be lost without a word: transcripts have none."""
+    from serve_app.evaluation.case_files import read_records
+    from serve_app.evaluation.case_record import UnreadableCase, read_case
+
+    if not source.is_file():
+        return
+    record = next(read_records(source), None)
+    if record is None or not isinstance(record.value, dict) or not {"expected", "tags"} & record.value.keys():
+        return
+    try:
+        read_case(record.value, "")
+    except UnreadableCase:
+        return
+    raise ConfigError(f"{source} is a data set already; name it in a run file as it is.")
 
 
 def _expected(case: Case) -> list[str]:

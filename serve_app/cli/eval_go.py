@@ -17,11 +17,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from serve_app.cli.eval_consent import require_consent
-from serve_app.cli.eval_graph import GraphChoice, chosen_graph
+from serve_app.cli.eval_graph import FoundGraph, GraphChoice, chosen_graph
 from serve_app.cli.eval_screen import EvalScreen
 from serve_app.cli.interrupts import Interrupts
 from serve_app.cli.load_run import parley_version
 from serve_app.credentials import Secrets
+from serve_app.embedded import provider_url
+from serve_app.embeddings.word_vectors import WORDS
 from serve_app.errors import ConfigError
 from serve_app.evaluation.assembly import cells_here, open_grading
 from serve_app.evaluation.cells import Cells, NoCells
@@ -33,8 +35,8 @@ from serve_app.evaluation.grading import Grading, grader_metas, made_by
 from serve_app.evaluation.offered import tools_not_offered
 from serve_app.evaluation.paced_graph import PacedGraph
 from serve_app.evaluation.run_file import Concurrency, RunFile
-from serve_app.evaluation.run_folder import GRAPH_FOLDER, RUN_DATABASE, RUN_FILE, RUN_LOCK, make_folder
-from serve_app.evaluation.run_meta import Ended
+from serve_app.evaluation.run_folder import GRAPH_FOLDER, RUN_DATABASE, RUN_FILE, RUN_LOCK, claim_folder
+from serve_app.evaluation.run_meta import Ended, RunMeta
 from serve_app.evaluation.run_start import GraphView, asking, fill, new_meta, new_run
 from serve_app.evaluation.run_store import RunStore
 from serve_app.evaluation.runner import Runner
@@ -63,12 +65,13 @@ async def go_new(run: RunFile, folder: Path, how: How, settings: Settings, scree
     screen.step("Reading the data set")
     dataset = await asyncio.to_thread(open_dataset, run.dataset)
     there = await asyncio.to_thread(folder.exists)
-    await asyncio.to_thread(make_folder, folder)
+    lock = await asyncio.to_thread(claim_folder, folder)
     begun = False
     try:
-        async with _graph(run, folder, how, settings, screen) as (graph, where):
-            view = GraphView(catalog=await graph.catalog(), prompts=await graph.prompts(), where=where)
-            store = new_run(folder, run, new_meta(run, view, dataset, parley_version()))
+        async with _graph(run, folder, how, settings, screen) as found:
+            graph = found.graph
+            view = GraphView(catalog=await graph.catalog(), prompts=await graph.prompts(), where=found.where)
+            store = new_run(folder, run, new_meta(run, view, dataset, parley_version()), lock)
             with store:
                 screen.step("Copying the cases")
                 await asyncio.to_thread(fill, store, run, dataset)
@@ -76,10 +79,11 @@ async def go_new(run: RunFile, folder: Path, how: How, settings: Settings, scree
                 await asyncio.to_thread(require_consent, expected, view.catalog, _limit(run, how), how.yes, screen)
                 await _tell_tools(store, run, graph, screen)
                 begun = True
-                return await _go(store, run, graph, how, settings, screen)
+                return await _go(store, run, found, how, settings, screen)
     finally:
         if not begun:
             _discard(folder, also_folder=not there)
+        lock.release()
 
 
 async def go_on(folder: Path, run: RunFile, how: How, settings: Settings, screen: EvalScreen, *, failed: bool) -> Ended:
@@ -97,9 +101,10 @@ async def go_on(folder: Path, run: RunFile, how: How, settings: Settings, screen
         if await asyncio.to_thread(_is_whole, store, run.graders):
             screen.say("Nothing is missing.")
             return "complete"
-        async with _graph(run, folder, how, settings, screen) as (graph, _):
-            await _tell_tools(store, run, graph, screen)
-            return await _go(store, run, graph, how, settings, screen)
+        how = _as_it_began(how, store.meta, screen)
+        async with _graph(run, folder, how, settings, screen) as found:
+            await _tell_tools(store, run, found.graph, screen)
+            return await _go(store, run, found, how, settings, screen)
 
 
 async def grade(
@@ -114,22 +119,24 @@ async def grade(
     with RunStore.open(folder, writing=True) as store:
         await asyncio.to_thread(store.keep_graders, [config.name for config in graders])
         store.save_meta(replace(store.meta, graders=grader_metas(graders)))
-        if any(config.type == "judge" for config in graders):
-            async with _graph(run, folder, how, settings, screen) as (graph, _):
-                return await _grade(store, graders, run, graph, how, settings, screen)
+        if _need_graph(graders, settings):
+            how = _as_it_began(how, store.meta, screen)
+            async with _graph(run, folder, how, settings, screen) as found:
+                return await _grade(store, graders, run, found, how, settings, screen)
         return await _grade(store, graders, run, None, how, settings, screen)
 
 
 async def _go(
-    store: RunStore, run: RunFile, graph: TrialGraph, how: How, settings: Settings, screen: EvalScreen
+    store: RunStore, run: RunFile, found: FoundGraph, how: How, settings: Settings, screen: EvalScreen
 ) -> Ended:
     pace = Pace(run.concurrency.start, run.concurrency.max)
-    paced = PacedGraph(graph, pace)
+    paced = PacedGraph(found.graph, pace)
     grading_of = open_grading(
         run.graders, run_id=store.meta.run_id, baseline=store.meta.baseline, tenant=run.tenant, graph=paced, settings=settings,
-        secrets=Secrets.from_environment(), folder=store.folder,
+        secrets=Secrets.from_environment(), folder=store.folder, provider_url=found.provider_url,
     )  # fmt: skip
     async with grading_of as grading:
+        _note_graders(store, run.graders)
         cells: Cells
         if how.workers:
             from deployments.evaluation import CellsByRay
@@ -147,7 +154,7 @@ async def _grade(
     store: RunStore,
     graders: tuple[GraderConfig, ...],
     run: RunFile | None,
-    graph: TrialGraph | None,
+    found: FoundGraph | None,
     how: How,
     settings: Settings,
     screen: EvalScreen,
@@ -156,8 +163,8 @@ async def _grade(
     pace = Pace(concurrency.start, concurrency.max)
     grading_of = open_grading(
         graders, run_id=store.meta.run_id, baseline=store.meta.baseline, tenant=run.tenant if run is not None else DEFAULT_TENANT,
-        graph=None if graph is None else PacedGraph(graph, pace), settings=settings,
-        secrets=Secrets.from_environment(), folder=store.folder,
+        graph=None if found is None else PacedGraph(found.graph, pace), settings=settings,
+        secrets=Secrets.from_environment(), folder=store.folder, provider_url=None if found is None else found.provider_url,
     )  # fmt: skip
     async with grading_of as grading:
         runner = Runner(store, NoCells(pace), grading, workers=concurrency.max, max_cost_usd=how.max_cost_usd)
@@ -169,7 +176,7 @@ async def _grade(
 @asynccontextmanager
 async def _graph(
     run: RunFile | None, folder: Path, how: How, settings: Settings, screen: EvalScreen
-) -> AsyncIterator[tuple[TrialGraph, str]]:
+) -> AsyncIterator[FoundGraph]:
     configure_logging(settings.log, folder / LOGS, "evaluation")
     logging.basicConfig(
         filename=folder / LOGS / "libraries.log", level=logging.WARNING
@@ -180,6 +187,25 @@ async def _graph(
     secrets = Secrets.from_environment()
     async with chosen_graph(choice, settings, secrets, folder / GRAPH_FOLDER, most, screen.say) as found:
         yield found
+
+
+def _as_it_began(how: How, meta: RunMeta, screen: EvalScreen) -> How:
+    """A run goes on with the graph it began with, unless another is asked for: what was under way is found again there, and
+    half of the answers must not come from other models."""
+    if how.graph != "auto" or how.workers or meta.kind != "run" or meta.graph not in ("local", "running"):
+        return how
+    graph: GraphChoice = "local" if meta.graph == "local" else "running"
+    if graph == "running":
+        screen.say("The run began on a graph that runs, and goes on there (or, with --graph local, in this process).")
+    return replace(how, graph=graph)
+
+
+def _need_graph(graders: tuple[GraderConfig, ...], settings: Settings) -> bool:
+    """Whether any of them asks a judge, or the simulated provider that comes with a graph."""
+    if any(config.type == "judge" for config in graders):
+        return True
+    embeds = any(config.type == "similarity" and (config.model != WORDS or config.provider) for config in graders)
+    return embeds and provider_url(settings, Secrets.from_environment()) is not None
 
 
 async def _watched(runner: Runner, work: asyncio.Task[Ended], screen: EvalScreen) -> Ended:
@@ -201,6 +227,14 @@ async def _watched(runner: Runner, work: asyncio.Task[Ended], screen: EvalScreen
             return await work
         except asyncio.CancelledError:
             return "interrupted"
+
+
+def _note_graders(store: RunStore, graders: tuple[GraderConfig, ...]) -> None:
+    """Those of the run file, which may have been changed since; grades of others that are still there keep what is known."""
+    now = grader_metas(graders)
+    names, there = {meta.name for meta in now}, store.graders()
+    others = tuple(meta for meta in store.meta.graders if meta.name not in names and meta.name in there)
+    store.save_meta(replace(store.meta, graders=(*now, *others)))
 
 
 def _is_whole(store: RunStore, graders: tuple[GraderConfig, ...]) -> bool:

@@ -24,7 +24,7 @@ NICE = 10
 
 
 class FoundGraph(Struct, frozen=True):
-    """``where`` is ``running`` or ``local``. ``provider_url``: of its simulated provider, which embeds, too; None where it has none."""
+    """``where`` is ``running`` or ``local``. ``provider_url`` is that of its simulated provider; None where it has none."""
 
     graph: TrialGraph
     where: str

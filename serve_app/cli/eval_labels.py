@@ -11,7 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from serve_app.cli.admin_api import PIPED_WIDTH
+from serve_app.cli.printable import one_line
 from serve_app.errors import ConfigError
+
+MAX_NAMED = 5
 
 
 def labels(
@@ -43,14 +46,18 @@ def labels(
         earlier = read_labels(kept, store.meta.names) if kept.is_file() and not replace else []
         everything = merged(earlier, found)
         write_labels(kept, everything)
-        people = people_of(store, graders_of(run_file_of(folder), store.graders()))
+        people = people_of(store, graders_of(run_file_of(folder), store))
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = PIPED_WIDTH
-    console.print(f"{len(found):,} labels read; the run has {len(everything):,}.")
+    console.print(f"{len(found):,} label{'' if len(found) == 1 else 's'} read; the run has {len(everything):,}.")
     if unknown:
         console.print(
-            Text(f"Note: {len(unknown):,} labelled cases are not in this run, {unknown[0]} for one."), soft_wrap=True
+            Text(
+                f"Note: {len(unknown):,} of the labelled cases {'is' if len(unknown) == 1 else 'are'} not in this run:"
+                f" {one_line(', '.join(unknown[:MAX_NAMED]))}{' and others' if len(unknown) > MAX_NAMED else ''}."
+            ),
+            soft_wrap=True,
         )
     table = Table("between", "on", box=None, padding=(0, 2), pad_edge=False)
     for heading in ("answers", "say the same", "by chance", "Cohen's kappa", "which is"):

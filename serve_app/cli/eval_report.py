@@ -91,7 +91,9 @@ def gate(
             metavar="NAME", help="Which configurations must pass; repeatable. [default: all but the baseline]"
         ),
     ] = None,
-    incomplete: Annotated[bool, typer.Option("--incomplete", help="Results may be missing.")] = False,
+    incomplete: Annotated[
+        bool, typer.Option("--incomplete", help="Results, and grades of them, may be missing.")
+    ] = False,
     junit: Annotated[Path | None, typer.Option(help="Write the rules as JUnit tests to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rules as JSON.")] = False,
 ) -> None:
@@ -126,11 +128,14 @@ def gate(
 def _judged(folder: Path, options: dict[str, Any], junit: Path | None) -> GateResult:
     from serve_app.evaluation.gate_config import GateConfig
     from serve_app.evaluation.report_files import write_gate_junit
-    from serve_app.evaluation.run_report import report_of, run_file_of
+    from serve_app.evaluation.run_file import load_run_file
+    from serve_app.evaluation.run_folder import RUN_FILE
+    from serve_app.evaluation.run_report import report_of
     from serve_app.evaluation.run_store import RunStore
 
     with RunStore.open(folder) as store:
-        run = run_file_of(folder)
+        # One that cannot be read may ask for anything: that is no gate to pass.
+        run = load_run_file(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else None
         wanted = _combined(run.gate if run is not None else GateConfig(), options)
         if wanted == GateConfig():
             raise ConfigError(

@@ -149,7 +149,13 @@ def grade(
 def _run_file(folder: Path) -> RunFile:
     from serve_app.evaluation.run_file import load_run_file
     from serve_app.evaluation.run_folder import RUN_FILE
+    from serve_app.evaluation.run_store import RunStore
 
+    if not (folder / RUN_FILE).is_file():
+        with RunStore.open(folder):  # or it says that there is no run
+            raise ConfigError(
+                f"The folder {folder} has no run file, as those of a shadow: it cannot go on; grade or report it."
+            )
     return load_run_file(folder / RUN_FILE)
 
 

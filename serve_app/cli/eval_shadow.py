@@ -106,7 +106,7 @@ def _tell(run: ShadowRun, out: Path, *, redacted: bool) -> None:
     table.add_row("candidates", ", ".join(candidate.name for candidate in run.candidates))
     table.add_row("cases", f"{counts.written:,}")
     if counts.gone:
-        table.add_row("left out", f"{counts.gone:,} that their users have deleted or asked anew")
+        table.add_row("left out", f"{counts.gone:,} that their users have deleted or asked anew, or that are under way")
     if counts.outdated:
         table.add_row("left out", f"{counts.outdated:,} trials of what a candidate was before it was changed")
     if redacted:

@@ -62,6 +62,8 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     response_format: Mapping[str, Any] | None = None
     """A JSON schema or ``json_object`` the answer is to keep, in the words of OpenAI's ``response_format``."""
     tool_choice: ToolChoice = "auto"
+    fresh: bool = False
+    """Whether the answer must be the model's own, now: none that was kept, and none to keep."""
 
 
 class Generation(Struct, frozen=True, kw_only=True):

@@ -23,7 +23,11 @@ REQUEST_PREFIX = "v1_"
 TRIAL_PREFIX = "trial_"
 """The same for a turn that is run to see how a configuration answers."""
 
-_UNLISTED_ID = re.compile(rf"(?:{REQUEST_PREFIX}|{TRIAL_PREFIX})[0-9A-HJKMNP-TV-Z]{{26}}")
+SHADOW_PREFIX = "shadow_"
+"""The same for a trial that follows a live turn. Whoever made it keeps count of it: upkeep, which takes out other requests when
+their log is old, leaves it alone."""
+
+_UNLISTED_ID = re.compile(rf"(?:{REQUEST_PREFIX}|{TRIAL_PREFIX}|{SHADOW_PREFIX})[0-9A-HJKMNP-TV-Z]{{26}}")
 _TURN_ID = re.compile(r"([A-Za-z0-9_-]{1,64})\.([0-9A-HJKMNP-TV-Z]{26})")
 
 
@@ -54,7 +58,12 @@ class ConversationKey(Struct, frozen=True, kw_only=True):
     @property
     def trial(self) -> bool:
         """Whether it is that of a trial, or of what judges one. No client can choose such an id."""
-        return self.conversation_id.startswith(TRIAL_PREFIX) and not self.listed
+        return self.conversation_id.startswith((TRIAL_PREFIX, SHADOW_PREFIX)) and not self.listed
+
+    @property
+    def passing(self) -> bool:
+        """Whether it goes as a whole when its log is old: a request that nobody comes back to."""
+        return not self.listed and not self.conversation_id.startswith(SHADOW_PREFIX)
 
 
 class TurnKey(Struct, frozen=True, kw_only=True):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from serve_app.credentials import Secrets
 from serve_app.domain.identity import Principal
-from serve_app.embedded import provider_url
 from serve_app.embeddings.connect import connect_embedders
 from serve_app.evaluation.cell_runner import CellRunner
 from serve_app.evaluation.cells import CellsHere
@@ -35,13 +34,15 @@ async def open_grading(
     settings: Settings,
     secrets: Secrets,
     folder: Path,
+    provider_url: str | None,
 ) -> AsyncIterator[Grading]:
-    """``tenant`` is whose the judges' turns are; without a ``graph`` there are no judges. Raises ConfigError for graders that
+    """``tenant`` is whose the judges' turns are; without a ``graph`` there are no judges. ``provider_url``: the graph's simulated
+    provider's, which makes embeddings, too, where no other is configured. Raises ConfigError for graders that
     cannot work."""
     judge = None
     if graph is not None:
         judge = TrialJudgeCalls(graph, run_id, Principal(tenant_id=tenant, user_id=EVALUATION_USER))
-    embedders = connect_embedders(settings, secrets, provider_url(settings, secrets))
+    embedders = connect_embedders(settings, secrets, provider_url)
     try:
         grading = Grading(graders, baseline=baseline, judge=judge, embedders=embedders, folder=folder)
         try:

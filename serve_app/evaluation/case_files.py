@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -29,6 +30,8 @@ _PARQUET_MAGIC = b"PAR1"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BATCH_ROWS = 128
 _ROW_GROUP_ROWS = 1_000
+_INDEX = re.compile(r"__index_level_\d+__")
+"""What pandas writes beside the columns."""
 _JSON_COLUMNS = ("messages", "expected", "metadata")
 _PARQUET_MISSING = "Parquet needs pyarrow, which is not installed; pip install pyarrow, or use JSON lines."
 
@@ -131,7 +134,9 @@ def _parquet_records(path: Path) -> Iterator[Record]:
 
 
 def _row(place: str, row: dict[str, Any]) -> Record:
-    found = {name: _without_nulls(value) for name, value in row.items() if value is not None}
+    found = {
+        name: _without_nulls(value) for name, value in row.items() if value is not None and not _INDEX.fullmatch(name)
+    }
     for name in _JSON_COLUMNS:
         if isinstance(found.get(name), str):
             try:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from serve_app.evaluation.graders.verdict import shortened
 from serve_app.evaluation.report_facts import GraderInfo, RunFacts
 from serve_app.evaluation.sentences import cases, listed
 from serve_app.evaluation.summary import ALL, Consumption, Score
 from serve_app.pages.words import percent
 
 FEW_CASES = 100
+MAX_REASON_CHARS = 160
 VERY_FEW_CASES = 30
 FEW_IN_SLICE = 20
 
 
 def caveats(
-    facts: RunFacts, scores: Sequence[Score], used: Mapping[str, Consumption], graders: Sequence[GraderInfo]
+    facts: RunFacts,
+    scores: Sequence[Score],
+    used: Mapping[str, Consumption],
+    graders: Sequence[GraderInfo],
+    ungraded: Mapping[str, tuple[int, str]],
 ) -> Iterator[str]:
-    """In sentences, the weightiest first."""
+    """In sentences, the weightiest first. ``ungraded``: by grader how many answers it could not grade, and why the first."""
     yield from _run(facts)
     yield from _failures(used)
-    yield from _grades(scores, graders)
+    yield from _grades(facts, graders, ungraded)
     yield from _sizes(facts, scores)
 
 
@@ -72,15 +78,15 @@ def _failures(used: Mapping[str, Consumption]) -> Iterator[str]:
         yield "The models file names no prices, so nothing is said about cost."
 
 
-def _grades(scores: Sequence[Score], graders: Sequence[GraderInfo]) -> Iterator[str]:
-    for info in graders:
-        missing = [one for one in scores if one.grader == info.name and one.tag == ALL and one.ungraded]
-        if missing:
-            number = sum(one.ungraded for one in missing)
-            yield (
-                f"{info.name} could not grade {number:,} answer{'' if number == 1 else 's'}: these count neither for nor"
-                " against."
-            )
+def _grades(facts: RunFacts, graders: Sequence[GraderInfo], ungraded: Mapping[str, tuple[int, str]]) -> Iterator[str]:
+    if facts.not_graded and facts.results >= facts.cells:  # else whoever goes on with the run makes these, too
+        words = listed([f"{name} {number:,}" for name, number in facts.not_graded.items()])
+        yield f"Grades are missing ({words}); `parley eval grade` makes them."
+    for name, (number, why) in ungraded.items():
+        reason = f" ({shortened(why.rstrip('.'), MAX_REASON_CHARS)})" if why else ""
+        yield (
+            f"{name} could not grade {number:,} answer{'' if number == 1 else 's'}{reason}: these count neither for nor against."
+        )
     judges = [info.name for info in graders if info.type == "judge"]
     if judges:
         yield (

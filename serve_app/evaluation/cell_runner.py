@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Mapping
 
+from serve_app.domain.usage import Usage
 from serve_app.errors import (
     Conflict,
     DeadlineExceeded,
@@ -56,10 +57,11 @@ class CellRunner:
         Raises ParleyError where the graph takes no turns; a turn that fails is a result.
         """
         turns: list[TurnResult] = []
-        most = 1
+        most, retried = 1, Usage()
         for question in questions(case, self._asking.mode):
-            turn, attempts = await self._ask(case, cell, question, turns, earlier_attempts)
+            turn, attempts, lost = await self._ask(case, cell, question, turns, earlier_attempts)
             turns.append(turn)
+            retried += lost
             most = max(most, attempts)
             if turn.state != "completed":
                 break
@@ -68,30 +70,32 @@ class CellRunner:
             turns=tuple(turns),
             tags=case.tags,
             attempts=earlier_attempts + most,
+            retried=retried,
             finished_at=time.time(),
         )
 
     async def _ask(
         self, case: Case, cell: CellKey, question: Question, turns: list[TurnResult], earlier_attempts: int
-    ) -> tuple[TurnResult, int]:
-        """The turn as it ended last, and how many there were."""
+    ) -> tuple[TurnResult, int, Usage]:
+        """The turn as it ended last, how many there were, and what those before it consumed."""
         configuration = self._configurations[cell.configuration]
         wait_s = self._first_wait_s
-        counted = 0
+        counted, lost = 0, Usage()
         for number in range(self._attempts + MAX_LEFT_OVER):
             new = new_turn(self._asking, case, cell, configuration, question, turns, earlier_attempts + number)
             try:
                 end = await self._graph.run(new)
             except _THIS_CASE as error:
-                return _refused(question, error), number + 1
+                return _refused(question, error), number + 1, lost
             if not self._is_left_over(end):
                 counted += 1
             if end.failure is None or not end.failure.retryable or counted >= self._attempts:
                 break
+            lost += end.turn.usage
             if counted:
                 await asyncio.sleep(wait_s * random.uniform(0.7, 1.3))  # noqa: S311 - jitter, not a secret
                 wait_s = min(wait_s * 2, MAX_WAIT_S)
-        return turn_result(end), number + 1
+        return turn_result(end), number + 1, lost
 
     def _is_left_over(self, end: TrialEnd) -> bool:
         """Whether the turn ran out of time because whoever ran it was stopped: that is no attempt at it."""

@@ -27,7 +27,7 @@ class CellDone(Struct, frozen=True):
 
     @property
     def cost_microusd(self) -> int:
-        return self.result.usage.cost_microusd + cost_of(self.grades)
+        return self.result.cost_microusd + cost_of(self.grades)
 
 
 class Cells(Protocol):

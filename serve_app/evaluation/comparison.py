@@ -1,10 +1,10 @@
 """Configurations held against the baseline, case by case: what got better, what got worse, and what chance would do, too.
 
-A difference is called *better* or *worse* where two things say so: the interval of the mean difference excludes 0, and an exact
-test of the cases that went either way finds that too uneven for chance. Each fails by itself: the interval of a handful of flips
-is too narrow, and a test knows nothing of how large differences are. There are two tests: McNemar's of the cases that flipped
-between passed and not passed, and a sign test of the scores. Where all scores are yes or no they are the same; else the smaller
-probability counts, doubled for there being two.
+A difference is called *better* or *worse* where two things say so: the interval of the mean difference excludes 0 (or no case
+went the other way), and an exact test of the cases that went either way finds that too uneven for chance. Each fails by itself:
+the interval of a handful of flips is too narrow, and a test knows nothing of how large differences are. There are two tests:
+McNemar's of the cases that flipped between passed and not passed, and a sign test of the scores. Where all scores are yes or no
+they are the same; else the smaller probability counts, doubled for there being two.
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ from msgspec.structs import replace
 from serve_app.evaluation.score_table import Column, ScoreTable
 from serve_app.evaluation.statistics import (
     Interval,
+    always,
     bca,
     bootstrap_means,
     holm,
     is_binary,
+    is_constant,
     mcnemar,
-    no_difference,
     sign_test,
 )
 from serve_app.evaluation.summary import ALL
 
 ALPHA = 0.05
 ALIKE = 1e-9
+FEWEST = 6
+"""Of fewer cases all fall to one side by chance more often than one time in twenty, and a bootstrap knows of no other side."""
 EVEN = 0.5
 """The score of a pairwise grader that found both answers as good."""
 
@@ -69,7 +72,7 @@ class Comparison(Struct, frozen=True, kw_only=True):
 
 class Change(Struct, frozen=True, kw_only=True):
     """How a measure of a case differs from the baseline's: means over cases that both ran to an end, the mean paired difference
-    and its interval. ``clear``: the interval excludes 0."""
+    and its interval. ``clear``: the interval excludes 0, and there are ``FEWEST`` cases or more."""
 
     configuration: str
     measure: str
@@ -108,7 +111,9 @@ def judged(family: Sequence[Comparison], alpha: float) -> list[Comparison]:
 
 
 def _verdict(one: Comparison, p_adjusted: float, alpha: float) -> Verdict:
-    if p_adjusted > alpha or one.low <= 0 <= one.high:
+    # Where no case goes the other way the test says all there is: the bound of cases that are all alike is a wide one.
+    both_ways = one.higher and one.lower
+    if p_adjusted > alpha or (both_ways and one.low <= 0 <= one.high):
         return "no evidence"
     return "better" if one.difference > 0 else "worse"
 
@@ -146,7 +151,7 @@ def _of_slice(
     for place, grader in enumerate(there):
         column = columns[grader]
         paired = column[~np.isnan(column)]
-        around = _interval(paired, drawn[:, place])
+        around = _interval(paired, drawn[:, place], EVEN if grader in pairwise else 1.0)
         higher, lower = int((paired > ALIKE).sum()), int((paired < -ALIKE).sum())
         to_passed, to_failed = (
             int(flip[rows].sum()) for flip in flips(table, baseline, configuration, grader, grader in pairwise)
@@ -183,9 +188,11 @@ def _of_slice(
         )
 
 
-def _interval(paired: Column, drawn: Column) -> Interval:
-    if np.all(np.abs(paired) <= ALIKE):
-        return no_difference(len(paired))
+def _interval(paired: Column, drawn: Column, farthest: float) -> Interval:
+    """``farthest``: how far from 0 a difference can be at most."""
+    if is_constant(paired):
+        value = 0.0 if np.all(np.abs(paired) <= ALIKE) else float(paired.mean())
+        return always(value, len(paired), -farthest, farthest)
     return bca(paired, drawn)
 
 
@@ -210,5 +217,5 @@ def changes(table: ScoreTable, baseline: str, measures: Sequence[str]) -> Iterat
                 difference=float(paired.mean()),
                 low=around.low,
                 high=around.high,
-                clear=around.low > 0 or around.high < 0,
+                clear=len(paired) >= FEWEST and (around.low > 0 or around.high < 0),
             )

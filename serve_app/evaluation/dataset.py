@@ -72,9 +72,10 @@ def open_dataset(path: Path) -> Dataset:
     digest, tags = hashlib.sha256(), Counter[str]()
     places: dict[bytes, str] = {}
     problems: list[str] = []
-    count = 0
+    count = unreadable = 0
     for record in read_records(path):
         problem = record.problem
+        unreadable += bool(problem)
         if not problem:
             try:
                 case = read_case(record.value, "")
@@ -101,6 +102,11 @@ def open_dataset(path: Path) -> Dataset:
                 f"The data set {path} has more than {MAX_DIFFERENT_TAGS:,} different tags; what is different for every case "
                 "belongs in its metadata."
             )
+    if unreadable == MAX_PROBLEMS:
+        raise ConfigError(
+            f"The data set {path} is neither JSON lines, a case on each, nor Parquet: not one of its first lines is JSON. (Of a"
+            " run file it is the file that `dataset:` names.)"
+        )
     if problems:
         raise ConfigError(f"The data set {path} cannot be used:\n" + "\n".join(f"  {problem}" for problem in problems))
     if not count:

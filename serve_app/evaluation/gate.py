@@ -9,6 +9,7 @@ from msgspec import Struct
 from serve_app.errors import ConfigError
 from serve_app.evaluation.comparison import Change, Comparison, flips
 from serve_app.evaluation.gate_config import GateConfig, NoRegression
+from serve_app.evaluation.report_facts import RunFacts
 from serve_app.evaluation.score_table import ScoreTable
 from serve_app.evaluation.sentences import cases, difference_words, listed, points
 from serve_app.evaluation.summary import ALL, Consumption, Score
@@ -47,16 +48,22 @@ class GateResult(Struct, frozen=True):
         return f"The gate is not passed: {len(self.broken)} of {_rules(len(self.rules))} did not hold."
 
 
+def untold_gate(why: str) -> GateResult:
+    """Of a run that cannot be held against its gate: it is not passed."""
+    rule = RuleResult(
+        rule="gate", configuration="", held=False, found="–", wanted="what its rules name", sentence=why
+    )  # fmt: skip
+    return GateResult(False, (rule,))
+
+
 def _rules(number: int) -> str:
     return f"{number} rule" + ("" if number == 1 else "s")
 
 
 def judge_gate(
     gate: GateConfig,
-    results: int,
-    cells: int,
+    facts: RunFacts,
     table: ScoreTable,
-    baseline: str,
     scores: Sequence[Score],
     compared: Sequence[Comparison],
     used: Mapping[str, Consumption],
@@ -69,12 +76,15 @@ def judge_gate(
     Raises ConfigError where a rule names a grader, a tag or a configuration that the run does not have.
     """
     _check_names(gate, table)
+    baseline = facts.meta.baseline
     names = gate.configurations or tuple(name for name in table.configurations if name != baseline) or (baseline,)
-    rules = list(_complete(gate, results, cells))
+    rules = list(_complete(gate, facts))
+    if gate.compares and all(name == baseline for name in names):
+        rules.append(_nothing_to_compare(baseline))
     for name in names:
-        rules += _levels(gate, name, scores)
+        rules += _levels(gate, name, scores, table)
         rules += _failures(gate, used[name], name)
-        rules += _consumption(gate, name, used, changed, baseline)
+        rules += _consumption(gate, name, used, changed, baseline, free=facts.meta.simulated)
         if name != baseline:
             rules += _regressions(gate, name, table, baseline, compared, frozenset(measured), frozenset(pairwise))
     return GateResult(all(rule.held for rule in rules), tuple(rules))
@@ -93,6 +103,12 @@ def _check_names(gate: GateConfig, table: ScoreTable) -> None:
             raise ConfigError(
                 f"The gate names the tag '{tag}', which no case of this run has; there are: {', '.join(table.tags)}."
             )
+    for tag in gate.no_regression.must if gate.no_regression else ():
+        if tag not in table.tags and tag not in NoRegression().must:
+            raise ConfigError(
+                f"The gate's no_regression names the tag '{tag}' in must, which no case of this run has; there are:"
+                f" {', '.join(table.tags)}."
+            )
     for name in gate.configurations:
         if name not in table.configurations:
             there = ", ".join(table.configurations)
@@ -106,9 +122,18 @@ def _split(target: str) -> tuple[str, str]:
     return grader, tag
 
 
-def _complete(gate: GateConfig, results: int, cells: int) -> Iterator[RuleResult]:
+def _nothing_to_compare(baseline: str) -> RuleResult:
+    return RuleResult(
+        rule="compared", configuration=baseline, held=False, found="–", wanted="a comparison",
+        sentence=f"The gate asks for a comparison with the baseline, and there is nothing but {baseline} itself to hold against"
+        " it.",
+    )  # fmt: skip
+
+
+def _complete(gate: GateConfig, facts: RunFacts) -> Iterator[RuleResult]:
     if gate.incomplete:
         return
+    results, cells = facts.results, facts.cells
     missing = cells - results
     yield RuleResult(
         rule="complete",
@@ -120,9 +145,15 @@ def _complete(gate: GateConfig, results: int, cells: int) -> Iterator[RuleResult
         if missing <= 0 and results
         else f"{missing:,} of {cells:,} results are missing; `parley eval resume` makes them.",
     )
+    if facts.not_graded:
+        number = sum(facts.not_graded.values())
+        yield RuleResult(
+            rule="graded", configuration="", held=False, found=f"{number:,} missing", wanted="every grade",
+            sentence=f"{number:,} grades are missing, of {listed(list(facts.not_graded))}; `parley eval grade` makes them.",
+        )  # fmt: skip
 
 
-def _levels(gate: GateConfig, name: str, scores: Sequence[Score]) -> Iterator[RuleResult]:
+def _levels(gate: GateConfig, name: str, scores: Sequence[Score], table: ScoreTable) -> Iterator[RuleResult]:
     for kind, wanted in (("min_score", gate.min_score), ("min_pass_rate", gate.min_pass_rate)):
         for target, least in wanted.items():
             grader, tag = _split(target)
@@ -137,12 +168,16 @@ def _levels(gate: GateConfig, name: str, scores: Sequence[Score]) -> Iterator[Ru
                     sentence=f"{target} has no {what} under {name}: nothing was graded, so the rule cannot be shown to hold.",
                 )  # fmt: skip
                 continue
-            held = (low if gate.confident else value) >= least - 1e-12
+            # What nobody could grade may be as bad as any: where that decides, the rule cannot be shown to hold.
+            untold = int(table.untold(name, grader)[table.cases_with(tag)].sum())
+            counted = one.cases / (one.cases + untold)
+            held = (low if gate.confident else value) * counted >= least - 1e-12
+            unsure = f" {cases(untold)} could not be graded, and may be as bad as any." if untold and not held else ""
             found = f"{_percent(value)} ({_percent(low)} at least)" if gate.confident else _percent(value)
             yield RuleResult(
                 rule=f"{kind} {target}", configuration=name, held=held, found=found, wanted=f"≥ {_percent(least)}",
                 sentence=f"The {what} of {target} under {name} is {found} over {cases(one.cases)};"
-                f" {'at least' if held else 'it must be at least'} {_percent(least)}{' was asked' if held else ''}.",
+                f" {'at least' if held else 'it must be at least'} {_percent(least)}{' was asked' if held else ''}.{unsure}",
             )  # fmt: skip
 
 
@@ -165,15 +200,26 @@ def _failures(gate: GateConfig, used: Consumption, name: str) -> Iterator[RuleRe
 
 
 def _consumption(
-    gate: GateConfig, name: str, used: Mapping[str, Consumption], changed: Sequence[Change], baseline: str
+    gate: GateConfig,
+    name: str,
+    used: Mapping[str, Consumption],
+    changed: Sequence[Change],
+    baseline: str,
+    *,
+    free: bool,
 ) -> Iterator[RuleResult]:
+    """``free``: that nothing has cost anything is as it should be, and not for want of prices."""
     own = used[name]
     if gate.max_cost_usd is not None:
         mean = own.usd_per_case
+        unpriced = not mean and not free and own.input_tokens > 0
         yield RuleResult(
-            rule="max_cost_usd", configuration=name, held=mean is not None and mean <= gate.max_cost_usd + 1e-12,
+            rule="max_cost_usd", configuration=name,
+            held=mean is not None and not unpriced and mean <= gate.max_cost_usd + 1e-12,
             found=dollars(mean) if mean is not None else "–", wanted=f"≤ {dollars(gate.max_cost_usd)} a case",
-            sentence=f"A case costs {dollars(mean)} under {name}; it may cost {dollars(gate.max_cost_usd)}."
+            sentence=f"Nothing is known of the cost under {name}: the models file names no prices."
+            if mean is not None and unpriced
+            else f"A case costs {dollars(mean)} under {name}; it may cost {dollars(gate.max_cost_usd)}."
             if mean is not None
             else f"No case ended under {name}, so there is no cost.",
         )  # fmt: skip
@@ -191,12 +237,15 @@ def _consumption(
     if gate.max_cost_increase is not None:
         change = next((one for one in changed if (one.configuration, one.measure) == (name, "cost_usd")), None)
         more = change.difference / change.before if change is not None and change.before else None
+        ended = own.usd_per_case is not None and baseline in used and used[baseline].usd_per_case is not None
         found = "no prices" if change is None else "from nothing" if more is None else f"{more * 100:+.1f}%"
         yield RuleResult(
             rule="max_cost_increase", configuration=name,
-            held=change is None or (more is not None and more <= gate.max_cost_increase + 1e-12), found=found,
-            wanted=f"≤ {gate.max_cost_increase * 100:+.0f}%",
-            sentence="Neither configuration cost anything: the models file names no prices."
+            held=(free and ended) if change is None else (more is not None and more <= gate.max_cost_increase + 1e-12),
+            found=found if ended else "–", wanted=f"≤ {gate.max_cost_increase * 100:+.0f}%",
+            sentence=f"No case ended under both {name} and {baseline}, so nothing can be said of cost."
+            if not ended
+            else "Neither configuration cost anything: the models file names no prices."
             if change is None
             else f"A case costs {found} against {baseline} under {name}; {gate.max_cost_increase * 100:+.0f}% is allowed.",
         )  # fmt: skip
@@ -226,9 +275,11 @@ def _regressions(
     if gate.max_flips is not None:
         down = _flipped(table, baseline, name, [grader for grader in table.graders if grader not in measured], pairwise)
         yield RuleResult(
-            rule="max_flips", configuration=name, held=len(down) <= gate.max_flips, found=f"{len(down):,}",
-            wanted=f"≤ {gate.max_flips:,}",
-            sentence=f"{cases(len(down))} no longer pass a grader under {name}; {gate.max_flips:,} may.",
+            rule="max_flips", configuration=name, held=bool(ours) and len(down) <= gate.max_flips,
+            found=f"{len(down):,}" if ours else "–", wanted=f"≤ {gate.max_flips:,}",
+            sentence=f"{cases(len(down))} no longer pass a grader under {name}; {gate.max_flips:,} may."
+            if ours
+            else f"{name} and {baseline} have no graded case in common, so that no flip can be seen.",
             case_ids=tuple(down[:MAX_NAMED]),
         )  # fmt: skip
     rule = gate.no_regression
@@ -236,7 +287,12 @@ def _regressions(
         return
     looked_at = [one for one in ours if not rule.graders or one.grader in rule.graders]
     looked_at = [one for one in looked_at if rule.tags or one.tag == ALL]
-    yield _no_regression(rule, name, baseline, looked_at)
+    there = {one.grader for one in ours}
+    lost = [
+        grader for grader in rule.graders or table.graders
+        if grader not in there and (grader in rule.graders or table.untold(name, grader).any())
+    ]  # fmt: skip
+    yield _no_regression(rule, name, baseline, looked_at, lost)
     if rule.within is not None:
         yield _within(rule.within, name, looked_at)
     musts = [tag for tag in rule.must if len(table.cases_with(tag))]
@@ -252,22 +308,27 @@ def _regressions(
         )  # fmt: skip
 
 
-def _no_regression(rule: NoRegression, name: str, baseline: str, compared: Sequence[Comparison]) -> RuleResult:
+def _no_regression(
+    rule: NoRegression, name: str, baseline: str, compared: Sequence[Comparison], lost: Sequence[str]
+) -> RuleResult:
+    """``lost``: graders that should have graded and have nothing to compare."""
     worse = [one for one in compared if one.verdict == "worse"]
     words = [difference_words(one) + (f" among {one.tag}" if one.tag else "") for one in worse]
     if not compared:
         sentence = f"{name} and {baseline} have no graded case in common, so that nothing can be compared."
     elif worse:
         sentence = f"{name} is worse than {baseline} at {listed(words, 6)}."
+    elif lost:
+        sentence = f"{name} and {baseline} have no case in common that {listed(list(lost))} graded: it cannot be told."
     else:
         sentence = (
             f"No grader shows {name} to be worse than {baseline} (chance alone would be seen as worse in"
             f" {percent(rule.alpha)})."
         )
-    found = "–" if not compared else f"{len(worse)} worse" if worse else "none worse"
+    found = "–" if not compared or (lost and not worse) else f"{len(worse)} worse" if worse else "none worse"
     return RuleResult(
-        rule="no_regression", configuration=name, held=bool(compared) and not worse, found=found, wanted="none worse",
-        sentence=sentence,
+        rule="no_regression", configuration=name, held=bool(compared) and not worse and not lost, found=found,
+        wanted="none worse", sentence=sentence,
     )  # fmt: skip
 
 
@@ -306,6 +367,9 @@ def _flipped(
     rows: set[int] = set()
     for grader in graders:
         _, down = flips(table, baseline, name, grader, grader in pairwise)
+        if grader not in pairwise:
+            # It passed, and nobody can say that it still does.
+            down = down + (table.verdict(baseline, grader) == 1) * table.untold(name, grader)
         rows.update(int(row) for row in down.nonzero()[0])
     if tags:
         rows &= {int(row) for tag in tags for row in table.cases_with(tag)}

@@ -64,4 +64,17 @@ class GateConfig(_Part):
     configurations: tuple[str, ...] = ()
     """Which configurations must pass; empty means all but the baseline."""
     incomplete: bool = False
-    """Whether results may be missing."""
+    """Whether results, and grades of them, may be missing."""
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Those that min_score and min_pass_rate name."""
+        return tuple(
+            dict.fromkeys(tag for key in (*self.min_score, *self.min_pass_rate) if (tag := key.partition("@")[2]))
+        )
+
+    @property
+    def compares(self) -> bool:
+        """Whether anything is held against the baseline."""
+        asked = (self.no_regression, self.max_flips, self.max_cost_increase, self.max_p95_increase)
+        return any(rule is not None for rule in asked)

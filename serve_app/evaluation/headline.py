@@ -70,8 +70,10 @@ def _found(name: str, compared: Sequence[Comparison], changes: Sequence[CaseChan
             told = True
     if over_all and not told:
         widest = max(over_all, key=lambda one: one.high - one.low)
+        most = max(one.cases for one in over_all)
+        at_most = "up to " if any(one.cases < most for one in over_all) else ""
         yield _sentence(
-            f"{lead}{len(over_all)} grader{'s' if len(over_all) > 1 else ''} over {cases(widest.cases)}; the widest interval"
+            f"{lead}{len(over_all)} grader{'s' if len(over_all) > 1 else ''} over {at_most}{cases(most)}; the widest interval"
             f" is that of {difference_words(widest)}",
             named=named,
         )
@@ -104,7 +106,7 @@ def _consumed(
         cost = by.get("cost_usd")
         if cost is not None and cost.before > 0:
             parts.append(f"a case costs {dollars(cost.after)} ({_relative(cost)})")
-        times, before = used[name].turn_ms, used[baseline].turn_ms if baseline in used else None
+        times, before = used[name].turn_ms, used[baseline].turn_ms if baseline in used and name != baseline else None
         if times is not None:
             beside = f" (baseline {duration(before.p50)} and {duration(before.p95)})" if before is not None else ""
             parts.append(

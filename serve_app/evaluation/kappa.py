@@ -118,9 +118,10 @@ def _intervals(
 
 
 def _percentiles(values: _Numbers) -> tuple[float, float] | None:
-    """Where the middle 95 % are; samples in which it cannot be told are left out, and no interval is given where most are."""
+    """Where the middle 95 % are; samples in which it cannot be told are left out, and no interval is given where most are, or
+    where all samples say the same: that is of pairs that are all alike, which cannot say how others would be."""
     told = values[~np.isnan(values)]
-    if len(told) * 2 < len(values):
+    if len(told) * 2 < len(values) or np.ptp(told) < 1e-9:
         return None
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(told, [tail, 1 - tail])

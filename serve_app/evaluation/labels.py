@@ -99,7 +99,9 @@ def write_labels(path: Path, labels: Iterable[Label]) -> None:
 
 
 def _csv(content: str) -> Iterator[tuple[int, Any]]:
-    reader = csv.DictReader(io.StringIO(content, newline=""))
+    # Spreadsheets write semicolons, or tabs, where a comma is the decimal sign.
+    heading = content.partition("\n")[0]
+    reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=max(",;\t", key=heading.count))
     try:
         for row in reader:
             # A cell that is empty says nothing; one beyond the header has no name.

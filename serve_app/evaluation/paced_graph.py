@@ -12,36 +12,48 @@ from serve_app.domain.generation import ModelCatalog
 from serve_app.domain.identity import Principal
 from serve_app.domain.tools import ToolSet
 from serve_app.domain.turns import NewTurn, Turn
-from serve_app.errors import Overloaded, ParleyError, QuotaExceeded
+from serve_app.errors import Overloaded, ParleyError, QuotaExceeded, StageUnavailable
 from serve_app.evaluation.concurrency import Pace
 from serve_app.turns.trials import TrialEnd, TrialGraph
 
 PATIENCE_S = 600.0
 """How long the graph may take no turn at all before the run gives up; what it has is kept."""
+AWAY_S = 600.0
+"""The same where what runs a turn is gone, or the turn comes to no end, whatever becomes of others meanwhile."""
 _REFUSALS = frozenset({Overloaded.code, QuotaExceeded.code})
 
 
 class PacedGraph:
     """Implements ``TrialGraph``. A turn's time counts from when there is room for it: what it waits here is not its fault."""
 
-    def __init__(self, graph: TrialGraph, pace: Pace, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, graph: TrialGraph, pace: Pace, patience_s: float = PATIENCE_S, away_s: float = AWAY_S) -> None:
         self._graph = graph
         self._pace = pace
         self._patience_s = patience_s
+        self._away_s = away_s
 
     async def run(self, turn: NewTurn) -> TrialEnd:
         loop = asyncio.get_running_loop()
         timeout_s = turn.deadline - turn.created_at.timestamp()
         give_up, ended = loop.time() + self._patience_s, self._pace.ended
+        away_until: float | None = None
         while True:
             async with self._pace.room():
                 now = time.time()
                 fresh = replace(turn, created_at=datetime.fromtimestamp(now, UTC), deadline=now + timeout_s)
                 try:
                     end = await self._graph.run(fresh)
+                except StageUnavailable as error:
+                    # The turn is found as it is then. That others get through does not help one that never ends.
+                    away_until = away_until or loop.time() + self._away_s
+                    if not error.retryable or loop.time() >= away_until:
+                        raise
+                    self._pace.refused(error.retry_after_s)
+                    continue
                 except (Overloaded, QuotaExceeded) as error:
                     if not error.retryable:
                         raise
+                    away_until = None
                     if self._pace.ended != ended:  # others get through
                         give_up, ended = loop.time() + self._patience_s, self._pace.ended
                     if loop.time() >= give_up:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from serve_app.errors import ConfigError
 from serve_app.evaluation.caveats import caveats
 from serve_app.evaluation.comparison import Change, Comparison, changes, comparisons
-from serve_app.evaluation.gate import GateResult, judge_gate
+from serve_app.evaluation.gate import GateResult, judge_gate, untold_gate
 from serve_app.evaluation.gate_config import GateConfig, NoRegression
 from serve_app.evaluation.headline import headline
 from serve_app.evaluation.notable import CaseChanges, case_changes
@@ -72,8 +73,11 @@ def make_report(
     graders: Sequence[GraderInfo],
     gate: GateConfig | None = None,
     people: People | None = None,
+    *,
+    must_be_told: bool = True,
 ) -> Report:
-    """From the scores of a run. Raises ConfigError where the gate names a grader or a configuration that the run has not."""
+    """From the scores of a run. Where the gate names a grader or a configuration that the run has not, it raises ConfigError,
+    or with ``must_be_told`` False has a gate that is not passed, and says so among the caveats."""
     meta = facts.meta
     known = {one.name: one for one in graders}
     infos = tuple(known.get(name) or GraderInfo(name=name) for name in table.graders)
@@ -86,21 +90,17 @@ def make_report(
     used = {name: consumption(table, name) for name in table.configurations}
     changed = tuple(changes(table, meta.baseline, MEASURES))
     cases = tuple(case_changes(table, meta.baseline, pairwise=pairwise, measured=measured, must=regression.must))
-    result = None
+    result, untold = None, ""
     if gate is not None:
-        result = judge_gate(
-            gate,
-            facts.results,
-            facts.cells,
-            table,
-            meta.baseline,
-            found_scores,
-            compared,
-            used,
-            changed,
-            measured,
-            pairwise,
-        )
+        # A gate may ask for a tag that is not looked at by itself: one of many, or one that every case has.
+        asked = tuple(tag for tag in gate.tags if tag not in tags and tag in table.tags)
+        more = [one for one in scores(table, asked) if one.tag != ALL] if asked else []
+        try:
+            result = judge_gate(gate, facts, table, (*found_scores, *more), compared, used, changed, measured, pairwise)
+        except ConfigError as error:
+            if must_be_told:
+                raise
+            result, untold = untold_gate(error.message), f"The gate cannot be held against this run. {error.message}"
     said = headline(meta, infos, found_scores, compared, used, changed, cases)
     return Report(
         version=VERSION,
@@ -118,7 +118,20 @@ def make_report(
         cases=cases,
         gate=result,
         people=people or People(),
-        caveats=tuple(caveats(facts, found_scores, used, infos)),
+        caveats=(*([untold] if untold else []), *caveats(facts, found_scores, used, infos, _ungraded(table))),
         alpha=regression.alpha,
         must=regression.must,
     )
+
+
+def _ungraded(table: ScoreTable) -> dict[str, tuple[int, str]]:
+    """By grader, where there are any: how many answers it could not grade, and why the first."""
+    tallies = table.tallies.values()
+    found = {}
+    for name in table.graders:
+        if number := sum(tally.ungraded[name] for tally in tallies):
+            found[name] = (
+                number,
+                next((tally.why_ungraded[name] for tally in tallies if name in tally.why_ungraded), ""),
+            )
+    return found

@@ -26,7 +26,8 @@ class GraderInfo(Struct, frozen=True, kw_only=True):
 
 
 class RunFacts(Struct, frozen=True, kw_only=True):
-    """The run as a whole. ``results`` of ``cells`` are there; ``results`` that ``failed`` are among them."""
+    """The run as a whole. ``results`` of ``cells`` are there; ``results`` that ``failed`` are among them.
+    ``not_graded``: how many of them a grader has said nothing of yet, by its name."""
 
     meta: RunMeta
     cases: int
@@ -35,6 +36,7 @@ class RunFacts(Struct, frozen=True, kw_only=True):
     failed: int
     cost_usd: float
     grading_usd: float
+    not_graded: dict[str, int] = {}
 
 
 class People(Struct, frozen=True, kw_only=True):

@@ -76,7 +76,8 @@ class CellKey(Struct, frozen=True, kw_only=True):
 
 class CaseResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``turns``: one, or in a replay one for each question. It failed where the last one did. ``attempts``: how often it was run
-    before it ended so. ``finished_at`` is in Unix seconds. ``shadowed``: it was not run but taken from a live turn."""
+    before it ended so; ``retried`` is what the attempts before the last consumed. ``finished_at`` is in Unix seconds.
+    ``shadowed``: it was not run but taken from a live turn."""
 
     key: CellKey
     turns: tuple[TurnResult, ...]
@@ -84,6 +85,7 @@ class CaseResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempts: int = 1
     finished_at: float = 0.0
     shadowed: bool = False
+    retried: Usage = Usage()
 
     @property
     def last(self) -> TurnResult:
@@ -99,4 +101,10 @@ class CaseResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def usage(self) -> Usage:
+        """Of the answer, without what it took to get it."""
         return sum((turn.usage for turn in self.turns), Usage())
+
+    @property
+    def cost_microusd(self) -> int:
+        """All that was paid for it."""
+        return self.usage.cost_microusd + self.retried.cost_microusd

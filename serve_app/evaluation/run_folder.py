@@ -58,6 +58,18 @@ class RunLock:
             self._descriptor = None
 
 
+def claim_folder(path: Path) -> RunLock:
+    """The new folder of a run, made and locked. Raises ConfigError as ``make_folder`` does, and where another process has it."""
+    make_folder(path)
+    lock = RunLock(path)
+    try:
+        make_folder(path)  # whoever had the lock until now may have made a run
+    except ConfigError:
+        lock.release()
+        raise
+    return lock
+
+
 def make_folder(path: Path) -> Path:
     """The new folder of a run, its owner's only, for conversations are private. Raises ConfigError where it cannot be made or
     already holds a run."""

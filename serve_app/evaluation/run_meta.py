@@ -53,6 +53,10 @@ class RunMeta(Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: Literal["run", "shadow"] = "run"
     description: str = ""
     mode: EvaluationMode = "next-turn"
+    tenant: str = ""
+    role: str | None = None
+    """As whom cases are asked that say nothing of it. A run that goes on asks as it began, or the same turn would be another one.
+    """
     repeats: int = 1
     seed: int = 1
     graders: tuple[GraderMeta, ...] = ()
@@ -67,6 +71,8 @@ class RunMeta(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ended: Ended = "running"
     finished_at: float | None = None
     worked_s: float = 0.0
+    dropped_microusd: int = 0
+    """What results cost that were taken out to be run again."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -10,11 +10,13 @@ from msgspec.structs import replace
 from serve_app.errors import ConfigError
 from serve_app.evaluation.agreement import human_agreement, judge_agreement
 from serve_app.evaluation.gate_config import GateConfig
+from serve_app.evaluation.grading import grader_metas
 from serve_app.evaluation.labels import read_labels
 from serve_app.evaluation.report import Report, make_report
 from serve_app.evaluation.report_facts import GraderInfo, People, RunFacts
 from serve_app.evaluation.run_file import RunFile, load_run_file
 from serve_app.evaluation.run_folder import LABELS, RUN_FILE
+from serve_app.evaluation.run_meta import GraderMeta
 from serve_app.evaluation.run_store import RunStore
 from serve_app.evaluation.score_table import ScoreTable, read_scores
 
@@ -26,9 +28,11 @@ def report_of(
     store: RunStore, gate: GateConfig | None = None, baseline: str | None = None
 ) -> tuple[Report, ScoreTable]:
     """The report of an open run, and the scores it is made of. ``gate`` None: the one of its run file; ``baseline`` None: the
-    run's own; with another one no gate is held against it. Raises ConfigError where the gate cannot be held against this run."""
+    run's own; with another one no gate is held against it. Raises ConfigError where ``gate`` cannot be held against this run; of
+    the run file's own the report says so."""
+    is_asked = gate is not None
     run = run_file_of(store.folder)
-    graders = graders_of(run, store.graders())
+    graders = graders_of(run, store)
     table = read_scores(store.results(), store.meta.names, [one.name for one in graders])
     gate = gate or (run.gate if run is not None else None)
     if gate == GateConfig():
@@ -36,11 +40,11 @@ def report_of(
     facts = facts_of(store)
     if baseline is not None and baseline != facts.meta.baseline:
         facts, gate = replace(facts, meta=replace(facts.meta, baseline=baseline)), None
-    return make_report(facts, table, graders, gate, people_of(store, graders)), table
+    return make_report(facts, table, graders, gate, people_of(store, graders), must_be_told=is_asked), table
 
 
 def run_file_of(folder: Path) -> RunFile | None:
-    """None where there is none, as for a shadow, or where its graders cannot be read any more."""
+    """None where there is none, as for a shadow, or where it cannot be read any more: what it asks for is not known then."""
     path = folder / RUN_FILE
     if not path.is_file():
         return None
@@ -50,14 +54,17 @@ def run_file_of(folder: Path) -> RunFile | None:
         return None
 
 
-def graders_of(run: RunFile | None, graded: tuple[str, ...]) -> list[GraderInfo]:
-    """Those that have given grades, in the run file's order; those that it does not know come last."""
+def graders_of(run: RunFile | None, store: RunStore) -> list[GraderInfo]:
+    """Those that have given grades, in the run file's order; then those that have been named to `parley eval grade`."""
     known = {config.name: config for config in run.graders} if run is not None else {}
+    used = {meta.name: meta for meta in store.meta.graders}
+    graded = store.graders()
     found = []
-    for name in (*(name for name in known if name in graded), *(name for name in graded if name not in known)):
-        config = known.get(name)
-        if config is None:
-            found.append(GraderInfo(name=name))
+    for name in dict.fromkeys((*(name for name in (*known, *used) if name in graded), *graded)):
+        config, meta = known.get(name), used.get(name)
+        # What graded last counts: the run file may know another one by that name, or none.
+        if config is None or (meta is not None and grader_metas((config,)) != (meta,)):
+            found.append(GraderInfo(name=name) if meta is None else _as_used(meta))
             continue
         settings = config.model_dump(
             mode="json", by_alias=True, exclude_defaults=True, exclude={"name", "type", "threshold"}
@@ -71,8 +78,15 @@ def graders_of(run: RunFile | None, graded: tuple[str, ...]) -> list[GraderInfo]
     return found
 
 
+def _as_used(meta: GraderMeta) -> GraderInfo:
+    pairwise = meta.type == "judge" and meta.mode == "pairwise"
+    return GraderInfo(name=meta.name, type=meta.type, threshold=meta.threshold, pairwise=pairwise)
+
+
 def facts_of(store: RunStore) -> RunFacts:
-    totals = store.totals()
+    totals, counts = store.totals(), store.grade_counts()
+    wanted = dict.fromkeys((*(meta.name for meta in store.meta.graders), *counts))
+    not_graded = {name: totals.results - counts.get(name, 0) for name in wanted}
     return RunFacts(
         meta=store.meta,
         cases=totals.cases,
@@ -81,6 +95,7 @@ def facts_of(store: RunStore) -> RunFacts:
         failed=totals.failed,
         cost_usd=totals.cost_microusd / 1e6,
         grading_usd=totals.grading_microusd / 1e6,
+        not_graded={name: number for name, number in not_graded.items() if number > 0},
     )
 
 

@@ -20,7 +20,7 @@ from serve_app.evaluation.configurations import Configuration
 from serve_app.evaluation.dataset import Dataset
 from serve_app.evaluation.grading import grader_metas
 from serve_app.evaluation.run_file import RunFile, run_file_yaml
-from serve_app.evaluation.run_folder import RUN_FILE
+from serve_app.evaluation.run_folder import RUN_FILE, RunLock, claim_folder
 from serve_app.evaluation.run_meta import ConfigurationMeta, RunMeta
 from serve_app.evaluation.run_store import RunStore
 from serve_app.evaluation.trial_turns import Asking
@@ -49,6 +49,8 @@ def new_meta(run: RunFile, graph: GraphView, dataset: Dataset, version: str) -> 
         configurations=resolved(run, graph),
         baseline=run.baseline_name,
         mode=run.mode,
+        tenant=run.tenant,
+        role=run.role,
         repeats=run.repeats,
         seed=run.seed,
         graders=grader_metas(run.graders),
@@ -61,17 +63,19 @@ def new_meta(run: RunFile, graph: GraphView, dataset: Dataset, version: str) -> 
     )
 
 
-def new_run(folder: Path, run: RunFile, meta: RunMeta) -> RunStore:
-    """The run's folder, without cases yet. Raises ConfigError where it cannot be made."""
-    store = RunStore.create(folder, meta)
+def new_run(folder: Path, run: RunFile, meta: RunMeta, lock: RunLock | None = None) -> RunStore:
+    """The run's folder, without cases yet. ``lock`` is the folder's, where it is held already. Raises ConfigError where it cannot
+    be made."""
+    lock = lock or claim_folder(folder)
     try:
+        # Before the results' file: where that is, there is a run, and all that going on with it takes.
         beside = folder / f".{RUN_FILE}"
         beside.write_text(run_file_yaml(run), encoding="utf-8")
         beside.replace(folder / RUN_FILE)
     except OSError as error:
-        store.close()
+        lock.release()
         raise ConfigError(f"The run folder {folder} cannot be written to ({error.strerror}).") from error
-    return store
+    return RunStore.create(folder, meta, lock)
 
 
 def fill(store: RunStore, run: RunFile, dataset: Dataset) -> None:
@@ -92,8 +96,8 @@ def asking(run: RunFile, meta: RunMeta) -> Asking:
     return Asking(
         run_id=meta.run_id,
         mode=meta.mode,
-        tenant=run.tenant,
-        role=run.role,
+        tenant=meta.tenant or run.tenant,
+        role=meta.role if meta.tenant else run.role,
         timeout_s=run.timeout_s,
         replies=tuple(reply.call for reply in run.replies),
     )

@@ -14,12 +14,13 @@ from pathlib import Path
 from types import TracebackType
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from serve_app.errors import ConfigError
 from serve_app.evaluation.cases import Case
 from serve_app.evaluation.results import CaseResult, CellKey, Grade
 from serve_app.evaluation.run_database import RunDatabase, pack, unpack
-from serve_app.evaluation.run_folder import RUN_DATABASE, RunLock, make_folder
+from serve_app.evaluation.run_folder import RUN_DATABASE, RunLock, claim_folder
 from serve_app.evaluation.run_meta import RunMeta
 
 PAGE = 100
@@ -44,7 +45,8 @@ class OpenCell(Struct, frozen=True):
 
 
 class Totals(Struct, frozen=True, kw_only=True):
-    """What is there of a run. ``cost_microusd`` is that of the results, ``grading_microusd`` that of their grades."""
+    """What is there of a run. ``cost_microusd`` is that of the results, also of those that were taken out;
+    ``grading_microusd`` that of their grades."""
 
     cases: int
     cells: int
@@ -66,10 +68,10 @@ class RunStore:
         self._places = {name: place for place, name in enumerate(meta.names)}
 
     @classmethod
-    def create(cls, folder: Path, meta: RunMeta) -> RunStore:
-        """A new run's, open for writing. Raises ConfigError where the folder holds one already, or cannot be used."""
-        make_folder(folder)
-        lock = RunLock(folder)
+    def create(cls, folder: Path, meta: RunMeta, lock: RunLock | None = None) -> RunStore:
+        """A new run's, open for writing. ``lock`` is the folder's, where it is held already; the store lets go of it. Raises
+        ConfigError where the folder holds one already, or cannot be used."""
+        lock = lock or claim_folder(folder)
         try:
             _make(folder / RUN_DATABASE, meta)
             database = RunDatabase(folder / RUN_DATABASE, writing=True)
@@ -128,7 +130,7 @@ class RunStore:
             cells=cases * len(self._places) * self._meta.repeats,
             results=results,
             failed=failed or 0,
-            cost_microusd=cost or 0,
+            cost_microusd=(cost or 0) + self._meta.dropped_microusd,
             grading_microusd=grading or 0,
         )
 
@@ -171,7 +173,7 @@ class RunStore:
         rows = [
             (
                 self._position(result.key.case_id), self._places[result.key.configuration], result.key.repeat,
-                int(result.failed), result.usage.cost_microusd, pack(result),
+                int(result.failed), result.cost_microusd, pack(result),
             )
             for result in results
         ]  # fmt: skip
@@ -260,14 +262,23 @@ class RunStore:
         return [GradedResult(unpack(row[3], CaseResult), grades.get(row[:3], {})) for row in rows]
 
     def drop_failed(self) -> int:
-        """Takes out the results that failed, so that they are run again; returns how many."""
+        """Takes out the results that failed, so that they are run again; returns how many. What they have cost stays counted."""
         failed = [
             (position, place, repeat, unpack(body, CaseResult).attempts)
             for position, place, repeat, body in self._database.read(
                 "SELECT position, configuration, repeat, body FROM result WHERE failed = 1"
             )
         ]
+        ((cost,),) = self._database.read("SELECT coalesce(sum(cost_microusd), 0) FROM result WHERE failed = 1")
+        ((grading,),) = self._database.read(
+            "SELECT coalesce(sum(g.cost_microusd), 0) FROM grade g JOIN result USING (position, configuration, repeat) "
+            "WHERE failed = 1"
+        )
+        meta = replace(self._meta, dropped_microusd=self._meta.dropped_microusd + cost + grading)
         cells = [row[:3] for row in failed]
+        baseline = self._places[self._meta.baseline]
+        # Whoever had nothing to say to the others may have had nothing to compare them with.
+        uncompared = [(position, repeat) for position, place, repeat in cells if place == baseline]
         self._database.write(
             [
                 (
@@ -276,8 +287,11 @@ class RunStore:
                 ),
                 ("DELETE FROM grade WHERE position = ? AND configuration = ? AND repeat = ?", cells),
                 ("DELETE FROM result WHERE position = ? AND configuration = ? AND repeat = ?", cells),
+                ("DELETE FROM grade WHERE position = ? AND repeat = ? AND body IS NULL", uncompared),
+                ("UPDATE meta SET body = ?", [(pack(meta),)]),
             ]
         )
+        self._meta = meta
         return len(failed)
 
     def save_grades(self, grades: Sequence[tuple[CellKey, str, str, Grade | None]]) -> None:
@@ -297,6 +311,10 @@ class RunStore:
     def graders(self) -> tuple[str, ...]:
         """The names of those that have given grades."""
         return tuple(row[0] for row in self._database.read("SELECT DISTINCT grader FROM grade ORDER BY grader"))
+
+    def grade_counts(self) -> dict[str, int]:
+        """For how many results each grader has said something, be it that it has nothing to say."""
+        return dict(self._database.read("SELECT grader, count(*) FROM grade GROUP BY grader"))
 
     def keep_graders(self, names: Sequence[str]) -> None:
         """Takes out the grades of all others."""

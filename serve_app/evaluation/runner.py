@@ -115,12 +115,13 @@ class Runner:
     async def _run_cells(self) -> None:
         async for batch in self._cells.done(self._store, self._stop, self._spend):
             results = [cell.result for cell in batch]
-            if await asyncio.to_thread(self._store.save_results, results) < len(results):
+            saved = await asyncio.to_thread(self._store.save_results, results)
+            await self._keep([made for cell in batch for made in cell.grades])
+            if saved < len(results):
                 await asyncio.to_thread(self._count)  # a worker that died had handed some over before
             else:
                 self._done += len(results)
                 self._failed += sum(result.failed for result in results)
-            await self._keep([made for cell in batch for made in cell.grades])
             self._rate.add(len(batch))
 
     async def _make_grades(self) -> None:

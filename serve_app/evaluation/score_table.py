@@ -101,6 +101,11 @@ class ScoreTable:
         """The share of a case's repeats that passed."""
         return self._column("passed", configuration, grader)
 
+    def untold(self, configuration: str, grader: str) -> Column:
+        """1 for a case that a grader tried to grade and could not, in no repeat; else 0."""
+        tried = ~np.isnan(self._column("untold", configuration, grader))
+        return (tried & np.isnan(self.score(configuration, grader))).astype(float)
+
     def measure(self, configuration: str, name: str) -> Column:
         """One of ``MEASURES``."""
         return self._column("measure", configuration, name)
@@ -140,7 +145,9 @@ class ScoreTable:
                 if name not in self.graders:
                     self.graders.append(name)
                 _count_grade(tally, name, grade)
-                if grade.score is not None:
+                if grade.score is None:
+                    sums.setdefault(("untold", configuration, name), []).append(1.0)
+                else:
                     sums.setdefault(("score", configuration, name), []).append(grade.score)
                 if grade.passed is not None:
                     sums.setdefault(("passed", configuration, name), []).append(float(grade.passed))

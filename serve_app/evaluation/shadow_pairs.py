@@ -109,7 +109,8 @@ class ShadowRun:
     async def write(
         self, folder: Path, *, name: str, version: str, simulated: bool, on_turn: Callable[[int], None] = lambda _: None
     ) -> int:
-        """Makes the run folder; returns how many cases it has. Raises ConfigError where the folder cannot be used."""
+        """Makes the run folder; returns how many cases it has: without any there is none. Raises ConfigError where the folder
+        cannot be used."""
         meta = RunMeta(
             run_id=new_id(),
             name=name,
@@ -127,23 +128,28 @@ class ShadowRun:
             simulated=simulated,
             parley_version=version,
         )
-        store = await asyncio.to_thread(RunStore.create, folder, meta)
+        store: RunStore | None = None
         try:
             batch: list[tuple[Case, list[CaseResult]]] = []
             done = 0
             async for found in self._results():
                 done += 1
                 on_turn(done)
-                if found is not None:
-                    batch.append(found)
-                    if len(batch) >= BATCH:
-                        await asyncio.to_thread(_save, store, batch)
-                        batch.clear()
-            await asyncio.to_thread(_save, store, batch)
-            ended = replace(store.meta, cases=self.counts.written, ended="complete", finished_at=time.time())
-            await asyncio.to_thread(store.save_meta, ended)
+                if found is None:
+                    continue
+                if store is None:
+                    store = await asyncio.to_thread(RunStore.create, folder, meta)
+                batch.append(found)
+                if len(batch) >= BATCH:
+                    await asyncio.to_thread(_save, store, batch)
+                    batch.clear()
+            if store is not None:
+                await asyncio.to_thread(_save, store, batch)
+                ended = replace(store.meta, cases=self.counts.written, ended="complete", finished_at=time.time())
+                await asyncio.to_thread(store.save_meta, ended)
         finally:
-            await asyncio.to_thread(store.close)
+            if store is not None:
+                await asyncio.to_thread(store.close)
         return self.counts.written
 
     async def _results(self) -> AsyncIterator[tuple[Case, list[CaseResult]] | None]:

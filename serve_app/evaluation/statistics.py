@@ -89,6 +89,12 @@ def mean_interval(values: Values, level: float = LEVEL, seed: int = SEED) -> Int
     return bca(there, bootstrap_means(there[:, None], seed=seed)[:, 0], level)
 
 
+def is_constant(values: Values) -> bool:
+    """Whether all are the same, rounding aside; NaN is left out."""
+    there = values[~np.isnan(values)]
+    return not len(there) or bool(np.ptp(there) <= 1e-9)
+
+
 def is_binary(values: Values) -> bool:
     """Whether all are 0 or 1; NaN is left out."""
     return bool(np.all((values == 0) | (values == 1) | np.isnan(values)))
@@ -105,14 +111,20 @@ def wilson(passed: int, of: int, level: float = LEVEL) -> Interval:
     return Interval(0.0 if passed == 0 else max(0.0, middle - half), 1.0 if passed == of else min(1.0, middle + half))
 
 
-def no_difference(cases: int, level: float = LEVEL) -> Interval:
-    """What a difference of shares may still be where none of ``cases`` pairs differs: drawing them again would say none at all,
-    and a dozen equal pairs do not show that. The exact (Clopper-Pearson) bound of a share seen 0 times, both ways.
+def always(value: float, cases: int, least: float, most: float, level: float = LEVEL) -> Interval:
+    """What a mean may still be where all of ``cases`` are the same ``value``, of values from ``least`` to ``most``: drawing them
+    again would say that very value, and a dozen do not show that. Others have been seen 0 times; their share is within the exact
+    (Clopper-Pearson) bound, and they may be as far away as there is.
     """
     if not cases:
         return Interval(np.nan, np.nan)
     bound = 1 - ((1 - level) / 2) ** (1 / cases)
-    return Interval(-bound, bound)
+    return Interval(value - bound * (value - least), value + bound * (most - value))
+
+
+def no_difference(cases: int, level: float = LEVEL) -> Interval:
+    """What a difference of scores may still be where none of ``cases`` pairs differs."""
+    return always(0.0, cases, -1.0, 1.0, level)
 
 
 def sign_test(first: int, second: int) -> float:

@@ -10,9 +10,11 @@ from msgspec import Struct
 from serve_app.evaluation.score_table import Column, ScoreTable
 from serve_app.evaluation.statistics import (
     Interval,
+    always,
     bca,
     bootstrap_means,
     is_binary,
+    is_constant,
     quantile,
     quantile_interval,
     wilson,
@@ -131,9 +133,12 @@ def scores(table: ScoreTable, tags: tuple[str, ...]) -> Iterator[Score]:
 
 
 def interval(column: Column, drawn: Column) -> Interval:
-    """Wilson's where all is yes or no, else BCa; where all values are the same number between, that number."""
+    """Of scores: Wilson's where all is yes or no, what is left open where all are the same number between, else BCa."""
+    cases = int((~np.isnan(column)).sum())
     if is_binary(column):
-        return wilson(int(np.nansum(column)), int((~np.isnan(column)).sum()))
+        return wilson(int(np.nansum(column)), cases)
+    if is_constant(column):
+        return always(float(np.nanmean(column)), cases, 0.0, 1.0)
     return bca(column, drawn)
 
 

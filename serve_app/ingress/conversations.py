@@ -10,6 +10,7 @@ from serve_app.domain.ids import ConversationKey
 from serve_app.errors import InvalidInput
 from serve_app.ingress.dependencies import Caller, Services, problems
 from serve_app.storage.port import MAX_PAGE
+from serve_app.turns.shadow_records import forget_conversation, forget_user
 from serve_app.wire.conversations import (
     Archived,
     ConversationPage,
@@ -44,7 +45,9 @@ async def archive_all(caller: Caller, services: Services) -> Archived:
 @router.delete("", summary="Delete all conversations", responses=problems())
 async def delete_all(caller: Caller, services: Services) -> Deleted:
     """Their messages and turns as well; running turns stop."""
-    return Deleted(deleted=await services.store.delete_all(caller))
+    deleted = await services.store.delete_all(caller)
+    await forget_user(services.store, caller)
+    return Deleted(deleted=deleted)
 
 
 @router.get("/{conversation_id}", summary="One conversation", responses=problems(404))
@@ -82,7 +85,9 @@ async def patch_conversation(
 @router.delete("/{conversation_id}", status_code=204, summary="Delete a conversation", responses=problems(404))
 async def delete_conversation(conversation_id: str, caller: Caller, services: Services) -> Response:
     """Its messages and turns as well; a running turn stops."""
-    await services.store.delete_conversation(ConversationKey.of(caller, conversation_id))
+    key = ConversationKey.of(caller, conversation_id)
+    await services.store.delete_conversation(key)
+    await forget_conversation(services.store, key)
     return Response(status_code=204)
 
 

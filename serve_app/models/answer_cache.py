@@ -1,7 +1,8 @@
 """Answers given again: to the very same question, asked of the same model with the same tools and settings, by the same tenant.
 
 An optional layer around the gateway. Only answers are kept that a model has ended by itself, without calling a tool, and which it
-would give again: those asked for at temperature 0, unless the settings say that all may be.
+would give again: those asked for at temperature 0, unless the settings say that all may be. Trials go past it: what they measure
+is the model, and what users are told must not come from them.
 
 A key is a hash of all that an answer depends on, the tenant among it, and stands in the tenant's own namespace. What makes calls
 different without making answers so (deadline, ids, who is served first) is no part of it; whatever else a request has or comes
@@ -26,7 +27,7 @@ from serve_app.models.port import TextSink
 from serve_app.settings import AnswerCacheSettings
 from serve_app.telemetry import Metrics
 
-_NO_PART_OF_THE_QUESTION = frozenset({"deadline", "turn_id", "request_id", "priority"})
+_NO_PART_OF_THE_QUESTION = frozenset({"deadline", "turn_id", "request_id", "priority", "fresh"})
 _ENCODER = msgspec.msgpack.Encoder(order="sorted")
 
 
@@ -51,7 +52,7 @@ class AnswerCachingGateway:
         self._models = models
 
     async def generate(self, request: ModelRequest, on_text: TextSink) -> Generation:
-        if not (self._settings.any_temperature or request.settings.temperature == 0):
+        if request.fresh or not (self._settings.any_temperature or request.settings.temperature == 0):
             self._count("bypass")
             return await self._gateway.generate(request, on_text)
         began = time.monotonic()

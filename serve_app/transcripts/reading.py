@@ -16,6 +16,7 @@ MAX_LINE_BYTES = 8 * 2**20
 MAX_TRANSCRIPTS = 200_000
 
 _decode = msgspec.json.Decoder().decode
+_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def read_transcripts(path: Path) -> list[Transcript]:
@@ -48,7 +49,7 @@ def read_transcripts(path: Path) -> list[Transcript]:
 def _elements(path: Path, content: bytes) -> list[tuple[str, Any]]:
     try:
         records = _decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNDECODABLE as error:
         raise ConfigError(f"The transcripts {path} are no JSON: {error}.") from None
     return [(f"element {number}", record) for number, record in enumerate(records, 1)]
 
@@ -65,7 +66,7 @@ def _lines(path: Path, content: bytes) -> list[tuple[str, Any]]:
             raise ConfigError(f"The transcripts {path}, line {number}, are longer than {MAX_LINE_BYTES:,} bytes.")
         try:
             found.append((f"line {number}", _decode(line)))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except _UNDECODABLE as error:
             raise ConfigError(f"The transcripts {path}, line {number}, are no JSON: {error}.") from None
         if len(found) > MAX_TRANSCRIPTS:
             break
@@ -79,5 +80,5 @@ def _whole_object(content: bytes) -> Any | None:
         return None
     try:
         return _decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNDECODABLE:
         return None

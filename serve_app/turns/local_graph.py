@@ -36,7 +36,7 @@ from serve_app.telemetry import MemoryMetrics, Metrics, logger
 from serve_app.tools.config import load_servers
 from serve_app.tools.connect import connect as connect_tools
 from serve_app.turns.stage import TurnsStage
-from serve_app.turns.trials import TrialGraph, Trials
+from serve_app.turns.trials import Trials
 
 MAX_TRIALS = 256
 """Turns that run at once in this process at most."""
@@ -50,6 +50,12 @@ asks again first."""
 log = logger("turns.local_graph")
 
 
+class LocalTrials(Trials):
+    """``provider_url`` is where the simulated provider beside it listens, for what else asks one; None where there is none."""
+
+    provider_url: str | None = None
+
+
 @asynccontextmanager
 async def local_trial_graph(
     settings: Settings,
@@ -58,7 +64,7 @@ async def local_trial_graph(
     *,
     metrics: Metrics | None = None,
     max_trials: int = MAX_TRIALS,
-) -> AsyncIterator[TrialGraph]:
+) -> AsyncIterator[LocalTrials]:
     """The graph in this process, its turns in ``folder/parley.db``. One at a time for a folder.
 
     ``settings`` are those of the graph that is meant: prompts, models, tools and limits of turns are theirs. Their store is left
@@ -101,7 +107,7 @@ async def local_trial_graph(
         stack.push_async_callback(stage.stop)
         pruning = asyncio.create_task(_prune(store), context=contextvars.Context())
         stack.push_async_callback(_cancelled, pruning)
-        yield Trials(
+        trials = LocalTrials(
             store=store,
             stage=stage,
             prompts=prompts,
@@ -110,6 +116,8 @@ async def local_trial_graph(
             lease_s=settings.turn.lease_s,
             alone=True,
         )
+        trials.provider_url = provider_url(settings, secrets)
+        yield trials
 
 
 def _alone(settings: Settings, folder: Path, max_trials: int) -> Settings:

@@ -1,6 +1,6 @@
 """Shadow runs: some live turns are asked of a candidate as well, when their users have long been answered.
 
-    live turn completed ─► chosen? ─► queue ─► its calls and results read ─► a trial for each candidate ─► record
+    live turn completed ─► chosen? ─► queue ─► its calls and results read ─► record ─► a trial for each candidate
                              │          └─ full: dropped
                              └─ by a hash of its id: everywhere the same
 
@@ -21,12 +21,13 @@ from msgspec import Struct
 
 from serve_app.domain.conversation import Message, ToolCallPart, ToolResultPart
 from serve_app.domain.identity import Principal
+from serve_app.domain.ids import SHADOW_PREFIX
 from serve_app.domain.trial import RecordedCall, Trial, TrialTools
 from serve_app.domain.turns import NewTurn, Query, Turn, TurnClaim
 from serve_app.errors import NotFound, Overloaded, ParleyError, QuotaExceeded
 from serve_app.storage.port import Store
 from serve_app.telemetry import Metrics, logger
-from serve_app.turns.shadow_config import Candidate, ShadowConfig
+from serve_app.turns.shadow_config import ShadowConfig
 from serve_app.turns.shadow_records import (
     SHADOW_USER,
     CandidateRecord,
@@ -34,6 +35,7 @@ from serve_app.turns.shadow_records import (
     MirroredTurn,
     ShadowRecords,
 )
+from serve_app.turns.trial_config import Candidate
 from serve_app.turns.trials import TrialGraph, trial_key
 
 QUEUE = 64
@@ -140,22 +142,33 @@ class Shadow:
         except NotFound:
             return  # its conversation has been deleted meanwhile
         calls = recorded_calls(turn)
-        trials = []
-        for candidate in self._config.candidates:
-            asked = mirrored_turn(live, waiting.history, calls, candidate, self._timeout_s)
-            if await self._run(asked):
-                trials.append(MirroredTrial(candidate=_as_recorded(candidate), turn_id=asked.key.turn_id))
-        if trials:
-            key = live.key.conversation
-            await self._records.save(
-                MirroredTurn(
-                    tenant_id=key.tenant_id,
-                    user_id=key.user_id,
-                    turn_id=live.key.turn_id,
-                    at=time.time(),
-                    trials=tuple(trials),
-                )
-            )
+        asked = [
+            mirrored_turn(live, waiting.history, calls, candidate, self._timeout_s)
+            for candidate in self._config.candidates
+        ]
+        key = live.key.conversation
+        mirrored = MirroredTurn(
+            tenant_id=key.tenant_id,
+            user_id=key.user_id,
+            turn_id=live.key.turn_id,
+            at=time.time(),
+            trials=tuple(
+                MirroredTrial(candidate=_as_recorded(candidate), turn_id=one.key.turn_id)
+                for candidate, one in zip(self._config.candidates, asked, strict=True)
+            ),
+        )
+        # Before they are run: whatever dies from here on, what they leave behind is known.
+        if not await self._records.save(mirrored):
+            return
+        ended: list[MirroredTrial] = []
+        try:
+            for trial, one in zip(mirrored.trials, asked, strict=True):
+                if await self._run(one):
+                    ended.append(trial)
+        except Exception:
+            await self._records.keep(mirrored, ended)
+            raise
+        await self._records.keep(mirrored, ended)
 
     async def _run(self, asked: NewTurn) -> bool:
         """Whether the trial has come to its end, be it a failure: that is a finding, too."""
@@ -198,14 +211,14 @@ def mirrored_turn(
 ) -> NewTurn:
     """The trial of a live turn: the same one each time it is made, whoever makes it."""
     owner = Principal(tenant_id=live.principal.tenant_id, user_id=SHADOW_USER)
-    key = trial_key(owner, "shadow", live.key.turn_id, candidate.name)
+    key = trial_key(owner, "shadow", live.key.turn_id, candidate.name, prefix=SHADOW_PREFIX)
     trial = Trial(
         run_id="shadow",
         acting=live.principal,
         history=history,
         prompt=candidate.prompt_name,
         prompt_version=candidate.prompt_version,
-        settings=candidate.model_settings,
+        settings=candidate.settings.settings,
         tools=TrialTools(mode="recorded", calls=calls),
         mirrors=live.key.turn_id,
     )
@@ -235,5 +248,5 @@ def _as_recorded(candidate: Candidate) -> CandidateRecord:
         prompt=candidate.prompt_name or "",
         prompt_version=candidate.prompt_version or "",
         model=candidate.model or "",
-        settings=candidate.model_settings,
+        settings=candidate.settings.settings,
     )

@@ -9,21 +9,26 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections.abc import Callable, Sequence
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from serve_app.domain.generation import ModelSettings
 from serve_app.domain.identity import Principal
 from serve_app.domain.ids import ConversationKey, TurnKey
 from serve_app.domain.records import Record
-from serve_app.errors import Conflict, NotFound
-from serve_app.storage.port import Store
+from serve_app.errors import Conflict, NotFound, ParleyError
+from serve_app.storage.port import MAX_PAGE, Store
+from serve_app.telemetry import logger
 
 KIND = "shadow"
 SHADOW_USER = "shadow"
 """Who owns the trials, in the live turn's tenant."""
 CHOICES = 8
+
+log = logger("turns.shadow")
 
 
 class CandidateRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -42,7 +47,7 @@ class MirroredTrial(Struct, frozen=True, kw_only=True):
 
 
 class MirroredTurn(Struct, frozen=True, kw_only=True):
-    """A live turn and the trials of it. ``at``: when they had ended, in Unix seconds."""
+    """A live turn and the trials of it, which may not have ended. ``at``: when it was mirrored, in Unix seconds."""
 
     tenant_id: str
     user_id: str
@@ -70,8 +75,8 @@ class ShadowRecords:
         self._store = store
         self._keep = keep
 
-    async def save(self, mirrored: MirroredTurn) -> None:
-        """Raises ParleyError where the store fails."""
+    async def save(self, mirrored: MirroredTurn) -> bool:
+        """Whether there was a place for it. Raises ParleyError where the store fails."""
         for _ in range(CHOICES):
             slot, there = await self._slot(mirrored)
             try:
@@ -82,10 +87,33 @@ class ShadowRecords:
                 continue  # another replica has just taken it
             if there is not None:
                 await self._remove_trials(there, but=mirrored)
-            break
-        else:
-            await self._forget(mirrored)
-        await self._look_after(mirrored)
+            await self._look_after(mirrored)
+            return True
+        return False
+
+    async def keep(self, mirrored: MirroredTurn, trials: Sequence[MirroredTrial]) -> None:
+        """Of a saved one only these trials, which have come to their end; none where the live conversation has gone meanwhile."""
+        there = await self._own(mirrored)
+        if there is None or not await self._is_there(mirrored.live.conversation):
+            trials = ()  # nor where another has taken its place: what came after that would be in nobody's record
+        if len(trials) == len(mirrored.trials):
+            return
+        await self._forget(replace(mirrored, trials=tuple(one for one in mirrored.trials if one not in trials)))
+        if there is None:
+            return
+        with contextlib.suppress(Conflict, NotFound):
+            if trials:
+                body = msgspec.json.encode(replace(mirrored, trials=tuple(trials)))
+                await self._store.save_record(mirrored.tenant_id, KIND, there.record_id, body, if_match=there.etag)
+            else:
+                await self._store.delete_record(mirrored.tenant_id, KIND, there.record_id)
+
+    async def _own(self, mirrored: MirroredTurn) -> Record | None:
+        for choice in range(CHOICES):
+            there = await self._find(mirrored.tenant_id, self._name(mirrored.turn_id, choice))
+            if there is not None and _turn_of(there) == mirrored.turn_id:
+                return there
+        return None
 
     async def _slot(self, mirrored: MirroredTurn) -> tuple[str, Record | None]:
         """Where it goes, and what is there: nothing, the same live turn's, or the oldest."""
@@ -114,12 +142,8 @@ class ShadowRecords:
             return
         with contextlib.suppress(msgspec.DecodeError):
             known = read_record(there)
-            try:
-                await self._store.get_conversation(known.live.conversation)
-            except NotFound:
-                with contextlib.suppress(NotFound):
-                    await self._store.delete_record(mirrored.tenant_id, KIND, slot)
-                await self._forget(known)
+            if not await self._is_there(known.live.conversation):
+                await remove(self._store, known, slot)
 
     async def _find(self, tenant_id: str, slot: str) -> Record | None:
         try:
@@ -134,14 +158,68 @@ class ShadowRecords:
                 await self._forget(known)
 
     async def _forget(self, mirrored: MirroredTurn) -> None:
-        """What the trials consumed stays in the usage."""
-        for trial in mirrored.trials:
-            with contextlib.suppress(NotFound):
-                await self._store.delete_conversation(mirrored.trial_key(trial).conversation)
+        await _delete_trials(self._store, mirrored)
+
+    async def _is_there(self, key: ConversationKey) -> bool:
+        try:
+            await self._store.get_conversation(key)
+        except NotFound:
+            return False
+        return True
 
     def _name(self, turn_id: str, choice: int) -> str:
         digest = hashlib.blake2b(f"{choice}:{turn_id}".encode(), digest_size=8).digest()
         return f"{int.from_bytes(digest) % self._keep:06d}"
+
+
+async def forget_conversation(store: Store, key: ConversationKey) -> None:
+    """Takes out what was mirrored of a conversation that its user has deleted. Never raises: what is left then is found as the
+    ring is looked through."""
+    await _forget_where(store, key, lambda mirrored: mirrored.live.conversation == key)
+
+
+async def forget_user(store: Store, principal: Principal) -> None:
+    """The same for all conversations of a user."""
+    key = ConversationKey(tenant_id=principal.tenant_id, user_id=principal.user_id, conversation_id="")
+    await _forget_where(store, key, lambda mirrored: mirrored.user_id == key.user_id)
+
+
+async def _forget_where(store: Store, key: ConversationKey, wanted: Callable[[MirroredTurn], bool]) -> None:
+    cursor: str | None = None
+    try:
+        while True:
+            page = await store.list_records(key.tenant_id, KIND, cursor=cursor, limit=MAX_PAGE)
+            for record in page.items:
+                with contextlib.suppress(msgspec.DecodeError):
+                    mirrored = read_record(record)
+                    if wanted(mirrored):
+                        await remove(store, mirrored, record.record_id)
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+    except ParleyError as error:
+        log.warning("shadow_not_forgotten", error=error.message)
+
+
+async def remove(store: Store, mirrored: MirroredTurn, slot: str) -> None:
+    """The trials first: as long as the record is there, they are found."""
+    await _delete_trials(store, mirrored)
+    with contextlib.suppress(NotFound):
+        await store.delete_record(mirrored.tenant_id, KIND, slot)
+
+
+async def _delete_trials(store: Store, mirrored: MirroredTurn) -> None:
+    """What they consumed stays in the usage."""
+    for trial in mirrored.trials:
+        with contextlib.suppress(NotFound):
+            await store.delete_conversation(mirrored.trial_key(trial).conversation)
+
+
+def _turn_of(record: Record) -> str:
+    try:
+        return read_record(record).turn_id
+    except msgspec.DecodeError:
+        return ""
 
 
 def _turn_key(tenant_id: str, user_id: str, turn_id: str) -> TurnKey:

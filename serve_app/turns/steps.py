@@ -296,6 +296,7 @@ class TurnRun:
             priority=self._turn.priority,
             response_format=None if given is None else given.response_format,
             tool_choice="auto" if given is None or not tools else given.tool_choice,
+            fresh=self._turn.key.conversation.trial,
         )
         counted = prompt if given is None else None  # the builder has not seen what a caller has given
         await self._spending.learn_prices()

@@ -18,6 +18,7 @@ PRUNED = (
     "test_a_pruned_log_is_gone_while_turn_and_messages_stay",
     "test_prune_takes_the_oldest_up_to_its_limit",
     "test_an_old_request_goes_altogether_with_its_log",
+    "test_what_follows_a_live_turn_outlives_its_log",
 )
 """Of stores whose logs do not expire by themselves; for the others see the tests of their adapter."""
 

@@ -163,7 +163,7 @@ async def test_whatever_an_answer_depends_on_is_part_of_the_question(change: dic
 def test_every_field_of_a_request_is_part_of_the_question_or_known_not_to_be() -> None:
     """One that comes to be and changes answers must change the key, too."""
     different = {name for change in DIFFERENT for name in change}
-    same = {"deadline", "turn_id", "request_id", "priority"}
+    same = {"deadline", "turn_id", "request_id", "priority", "fresh"}
     key = answer_key(question(), "")
     for name in set(ModelRequest.__struct_fields__) - different - same:
         assert answer_key(replace(question(), **{name: "another"}), "") != key, name
@@ -277,3 +277,14 @@ async def test_memory_holds_no_more_than_its_bytes() -> None:
     assert [await cache.get(name) is not None for name in ("c", "d")] == [True, True]
     await cache.set("e", b"x" * 61, ttl_s=60.0)
     assert await cache.get("e") is None
+
+
+async def test_who_asks_for_a_fresh_answer_gets_one_and_leaves_none_behind(cache: Cache) -> None:
+    model = Model()
+    gateway, metrics = caching(model, cache)
+    await asked(gateway, replace(question("before"), fresh=True))
+    first, _ = await asked(gateway, question("before"))
+    assert (first.provider, model.asked) == ("p1", 2)
+    fresh, _ = await asked(gateway, replace(question("before"), fresh=True))
+    assert (fresh.provider, model.asked) == ("p1", 3)
+    assert metrics.counts["parley_answer_cache_total", "bypass"] == 2

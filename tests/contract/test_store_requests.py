@@ -96,3 +96,21 @@ async def test_an_old_request_goes_altogether_with_its_log(store: Store, clock: 
     assert (await store.get_turn(kept)).state == "completed"
     assert (await store.get_turn(young)).state == "completed"
     assert len((await store.read_events(young)).records) == 3
+
+
+async def test_what_follows_a_live_turn_outlives_its_log(store: Store, clock: Clock) -> None:
+    trial = await completed(store, conversation_key("trial_01ARZ3NDEKTSV4RRFFQ69G5FAW"))
+    shadow = await completed(store, conversation_key("shadow_01ARZ3NDEKTSV4RRFFQ69G5FAW"))
+    clock.advance(100)
+    while await store.prune_events(older_than_s=50):
+        pass
+    await store.prune_events(older_than_s=50)
+    try:
+        await store.get_turn(trial)
+    except NotFound:
+        kept = await store.get_turn(shadow)
+        assert kept.state == "completed"
+        assert (await store.get_message(shadow.conversation, shadow.assistant_message_id)).text
+        assert not (await store.list_conversations(ANNA)).items
+        return
+    raise AssertionError("it is still there")

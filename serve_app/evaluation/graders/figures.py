@@ -31,7 +31,7 @@ _MONEYS_SCALE = re.compile(r"[mb]\b")
 """``5m`` is five metres, unless it is money."""
 _MAX_UNIT_CHARS = 4
 _SIGNS = "-+"
-_BEFORE_SIGN = frozenset(" \n(:=[|*\"'") | {""}
+_BEFORE_SIGN = frozenset(" \t\r\n(:=[{|*~≈<>,;\"'“”„«»") | {""}
 _DASHES = str.maketrans({"−": "-", "‒": "-", "–": "-", "’": "'"})
 
 
@@ -96,7 +96,8 @@ def _value(written: str, decimal: str) -> float:
         last = separators[-1]
         digits_after = len(re.split(r"[eE]", written)[0]) - written.rfind(last) - 1
         mixed = len(set(separators)) > 1
-        is_decimal = last in ".," and (mixed or (len(separators) == 1 and (last == decimal or digits_after != 3)))
+        is_part = last == decimal or digits_after != 3 or written[0] == "0"  # nobody groups 0,125
+        is_decimal = last in ".," and (mixed or (len(separators) == 1 and is_part))
         whole, _, rest = written.rpartition(last) if is_decimal else (written, "", "")
         whole = re.sub(r"[.,' ]", "", whole)
         written = f"{whole}.{rest}" if is_decimal else whole

@@ -102,7 +102,9 @@ class ScoringJudge:
             if vote > 1:  # what stands first is read first
                 _drawn(self._config, subject, vote).shuffle(criteria)
             messages = score_messages(self._config, subject.case, subject.result, criteria, vote)
-            return asking.ask(str(vote), messages, lambda text: read_scores(self._config, text))
+            return asking.ask(
+                str(vote), messages, lambda text: read_scores(self._config, text, [subject.result.answer])
+            )
 
         reads = await _all([ask(vote) for vote in range(1, self._config.votes + 1)])
         usage = sum((read.usage for read in reads), Usage())
@@ -150,7 +152,10 @@ class ComparingJudge:
         def ask(vote: int, is_first: bool) -> Awaitable[_Read]:
             answers = (subject.result, baseline) if is_first else (baseline, subject.result)
             messages = self._messages(subject, answers, vote)
-            return asking.ask(f"{vote}/{'first' if is_first else 'second'}", messages, read_comparison)
+            shown = [answer.answer for answer in answers]
+            return asking.ask(
+                f"{vote}/{'first' if is_first else 'second'}", messages, lambda text: read_comparison(text, shown)
+            )
 
         questions = [(vote, is_first) for vote, order in enumerate(orders, 1) for is_first in order]
         reads = await _all([ask(vote, is_first) for vote, is_first in questions])

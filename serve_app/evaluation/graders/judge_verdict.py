@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
 from serve_app.evaluation.graders.config import JudgeConfig
-from serve_app.evaluation.graders.json_answers import NoJsonError, read_json
 
 Winner = Literal["A", "B", "tie"]
 
@@ -30,9 +30,9 @@ class Comparison(Struct, frozen=True, kw_only=True):
     reason: str
 
 
-def read_scores(config: JudgeConfig, text: str) -> Scores:
-    """Raises NoVerdictError."""
-    said = _said(text)
+def read_scores(config: JudgeConfig, text: str, shown: Sequence[str] = ()) -> Scores:
+    """``shown``: what was graded. Raises NoVerdictError."""
+    said = _said(text, shown)
     if not config.criteria:
         given = _step(config, said, "score")
         return Scores(score=_share(config, given), reason=_reason(said), criteria={})
@@ -45,32 +45,40 @@ def read_scores(config: JudgeConfig, text: str) -> Scores:
     return Scores(score=score, reason=_reason(said), criteria=steps)
 
 
-def read_comparison(text: str) -> Comparison:
-    """Raises NoVerdictError."""
-    said = _said(text)
+def read_comparison(text: str, shown: Sequence[str] = ()) -> Comparison:
+    """``shown``: what was compared. Raises NoVerdictError."""
+    said = _said(text, shown)
     winner = said.get("winner")
     if winner == "A" or winner == "B" or winner == "tie":
         return Comparison(winner=winner, reason=_reason(said))
     raise NoVerdictError("its winner is none of A, B and tie")
 
 
-def _said(text: str) -> dict[str, Any]:
-    try:
-        said = read_json(text)
-    except NoJsonError as error:
-        said = _embedded(text)
+def _said(text: str, shown: Sequence[str]) -> dict[str, Any]:
+    """The object that was said: the whole text, or one with words around it."""
+    said = _decoded(text.strip())
+    if said is None:
+        # What stands in the midst of words may be quoted: a verdict that an answer gave itself is none of the judge's.
+        piece = _piece(text)
+        said = _decoded(piece)
         if said is None:
-            raise NoVerdictError(str(error)) from None
+            raise NoVerdictError("it is no JSON")
+        if any(piece in one for one in shown):
+            raise NoVerdictError("it only repeats what the answer says")
     if not isinstance(said, dict):
         raise NoVerdictError("it is no JSON object")
     return said
 
 
-def _embedded(text: str) -> Any:
-    """The object between the first brace and the last, with words around it."""
+def _piece(text: str) -> str:
+    """From the first brace to the last."""
     start, end = text.find("{"), text.rfind("}")
+    return text[start : end + 1] if 0 <= start < end else ""
+
+
+def _decoded(text: str) -> Any:
     try:
-        return msgspec.json.decode(text[start : end + 1]) if 0 <= start < end else None
+        return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
         return None
 

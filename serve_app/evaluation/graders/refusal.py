@@ -19,12 +19,16 @@ _TOLD = (
 )
 _I_CANNOT = (
     r"(?:i|we)(?:'m| am| are|'re)? "
-    r"(?:can ?not|can't|will not|won't|not able to|unable to|not in a position to)"
+    r"(?:can ?not|can't|(?:will not|won't)(?: be able to)?|not able to|unable to|not in a position to)"
 )
 _LEAVE = r"(?:access|permission|permissions|authori[sz]ation|clearance)"
 _ALLOWED = r"(?:allowed|permitted|authori[sz]ed|cleared)"
 PHRASES = (
     rf"\b{_I_CANNOT} (?:\w+ ){{0,2}}{_TOLD}\b",
+    rf"\b{_I_CANNOT},[^.!?]{{1,60}}, {_TOLD}\b",
+    r"\b(?:i|we) (?:can ?not|can't|will not|won't)[.!]",
+    r"\b(?:outside|beyond)(?: of)? (?:what (?:i|we) (?:can|may)|my (?:scope|remit|role))\b",
+    r"\b(?:access|permission)(?: is)? denied\b",
     rf"\b(?:i|we)(?:'m| am| are|'re) not {_ALLOWED}\b",
     r"\b(?:i|we) (?:must|have to|need to) (?:decline|refuse)\b",
     rf"\b(?:i|we) (?:do not|don't) have (?:\w+ ){{0,3}}{_LEAVE}\b",

@@ -17,7 +17,7 @@ _TYPOGRAPHY = str.maketrans(
 _GROUPED = re.compile(r"(?<![\d.])\d{1,3}(?:[,' ]\d{3})+(?!\d)")
 _CLOSELY_GROUPED = re.compile(r"(?<![\d.])\d{1,3}(?:[,']\d{3})+(?!\d)")
 """Thousands, with and without the blank among their separators: ``12 345`` may be one figure or two."""
-_BOLD = re.compile(r"\*\*|__|`")
+_EMPHASIS = re.compile(r"\*\*|__|`|(?<!\w)[*_](?=\S)|(?<=\S)[*_](?!\w)")
 
 
 def normalised(
@@ -26,7 +26,7 @@ def normalised(
     """``text`` without white space around it, with single blanks, plain quotes and dashes, no thousands separators and no marks
     of emphasis. ``blanks_group``: a blank is a thousands separator, too."""
     text = unicodedata.normalize("NFKC", text).translate(_TYPOGRAPHY)
-    text = _SPACES.sub(" ", _BOLD.sub("", text)).strip()
+    text = _SPACES.sub(" ", _EMPHASIS.sub("", text)).strip()
     text = (_GROUPED if blanks_group else _CLOSELY_GROUPED).sub(_without_separators, text)
     if ignore_case:
         text = text.casefold()
@@ -53,9 +53,13 @@ def stands_in(wanted: str, text: str, *, whole_words: bool) -> bool:
 
 
 def _begins(wanted: str, text: str, at: int) -> bool:
-    if at == 0 or not _is_word(wanted[0]):
+    if at == 0:
         return True
     before = text[at - 1]
+    if before == "-" and _is_amount(wanted[0]) and (at == 1 or text[at - 2] in " (" or _is_amount(text[at - 2], "Sc")):
+        return False  # -5 is not 5
+    if not _is_word(wanted[0]):
+        return True
     if _is_word(before):
         return False
     return not (wanted[0].isdigit() and before in ".," and at > 1 and text[at - 2].isdigit())
@@ -68,6 +72,10 @@ def _ends(wanted: str, text: str, at: int) -> bool:
     if _is_word(after):
         return False
     return not (wanted[-1].isdigit() and after in ".," and at + 1 < len(text) and text[at + 1].isdigit())
+
+
+def _is_amount(char: str, *kinds: str) -> bool:
+    return unicodedata.category(char) in (kinds or ("Nd", "Sc"))
 
 
 def _is_word(char: str) -> bool:

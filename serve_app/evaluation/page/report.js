@@ -44,7 +44,7 @@
       document.getElementById("cases").scrollIntoView();
       return;
     }
-    const found = hash.length > 1 && document.getElementById(decodeURIComponent(hash.slice(1)));
+    const found = hash.length > 1 && document.getElementById(hash.slice(1));
     const one = found && found.closest(".case");
     if (!one) return;
     if (one.hidden) {

@@ -437,7 +437,7 @@ class MemoryStore:
         for held in due[:limit]:
             held.records = None
             key = held.turn.key.conversation
-            if not key.listed and all(other.records is None for other in self._conversation(key).turns.values()):
+            if key.passing and all(other.records is None for other in self._conversation(key).turns.values()):
                 del self._conversations[key]
         return len(due[:limit])
 

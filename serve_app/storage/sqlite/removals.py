@@ -11,7 +11,7 @@ from typing import Any
 import apsw
 
 from serve_app.domain.identity import Principal
-from serve_app.domain.ids import ConversationKey
+from serve_app.domain.ids import SHADOW_PREFIX, ConversationKey
 from serve_app.storage.sqlite.conversations import UNLISTED, conversation_row
 
 PIECE_ROWS = 5_000
@@ -98,11 +98,12 @@ def prune_some(connection: apsw.Connection, now: float, *, older_than_s: float, 
         connection.execute("DELETE FROM event WHERE turn = ?", (turn,))
         budget -= connection.changes()
         connection.execute("UPDATE turn SET pruned = 1 WHERE id = ?", (turn,))
-        # A request of a program goes as a whole, unless another attempt at it is still wanted.
+        # A request of a program goes as a whole, unless another attempt at it is still wanted; see ``ConversationKey.passing``.
         connection.execute(
-            _HIDE + "WHERE id = (SELECT conversation FROM turn WHERE id = ?1) AND archived = ?2 AND NOT EXISTS "  # noqa: S608
+            _HIDE + "WHERE id = (SELECT conversation FROM turn WHERE id = ?1) AND archived = ?2 "  # noqa: S608
+            "AND substr(conversation_id, 1, ?3) != ?4 AND NOT EXISTS "
             "(SELECT 1 FROM turn t WHERE t.conversation = conversation.id AND t.pruned = 0)",
-            (turn, UNLISTED),
+            (turn, UNLISTED, len(SHADOW_PREFIX), SHADOW_PREFIX),
         )
         pruned += 1
         if budget <= 0:

@@ -20,7 +20,7 @@ from tests.simulators.turns.trial import trial
 
 async def main(folder: Path, model: str) -> None:
     async with local_trial_graph(Settings(), Secrets(), folder) as graph:
-        stage: TurnsStage = graph._stage  # type: ignore[attr-defined]  # what runs there is nobody else's to know
+        stage: TurnsStage = graph._stage  # what runs there is nobody else's to know
         asking = asyncio.create_task(graph.run(trial("left", model)))
         while not any(log.last_seq > 1 for log in stage._writer.all):
             assert not asking.done(), asking.result()

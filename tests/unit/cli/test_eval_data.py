@@ -64,3 +64,21 @@ def test_transcripts_that_ask_nothing_leave_the_file_alone(run: Run, folder: Pat
     assert result.exit_code == 2
     assert "asks anything" in result.output
     assert before.read_text() == "kept"
+
+
+def test_a_data_set_is_not_imported_since_what_it_expects_would_be_lost(run: Run, folder: Path) -> None:
+    case = {"id": "a", "messages": CHAT["messages"], "expected": {"facts": ["Hello"]}}
+    result = run("eval", "import", str(transcripts(folder, case)), "--out", str(folder / "out.jsonl"))
+
+    assert result.exit_code == 2
+    assert "is a data set already" in result.output
+    assert not (folder / "out.jsonl").exists()
+
+
+def test_a_transcript_nested_without_end_is_told_in_a_sentence(run: Run, folder: Path) -> None:
+    path = folder / "deep.jsonl"
+    path.write_text('{"messages":' + "[" * 100_000)
+    result = run("eval", "import", str(path), "--out", str(folder / "out.jsonl"))
+
+    assert result.exit_code == 2
+    assert "line 1, are no JSON" in result.output

@@ -7,10 +7,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from msgspec.structs import replace
 from typer.testing import CliRunner, Result
 
 from serve_app.cli.main import app
-from serve_app.evaluation.run_folder import JUNIT, LABELS, REPORT_HTML, REPORT_JSON, RESULTS
+from serve_app.evaluation.results import Grade
+from serve_app.evaluation.run_folder import JUNIT, LABELS, REPORT_HTML, REPORT_JSON, RESULTS, RUN_FILE
+from serve_app.evaluation.run_meta import GraderMeta
+from serve_app.evaluation.run_store import RunStore
 from tests.unit.evaluation.synthetic_run import V1, V2, Behaviour, write_run
 
 
@@ -112,6 +116,72 @@ def test_two_runs_are_compared_over_the_cases_that_both_have(folder: Path, tmp_p
     assert facts.endswith("worse")
 
 
+def test_a_run_is_not_compared_with_itself(folder: Path) -> None:
+    result = parley("compare", folder, folder)
+
+    assert result.exit_code == 2
+    assert "name two runs" in result.output
+    assert parley("compare", folder, folder, "--baseline", V1.name, "--configuration", V2.name).exit_code == 0
+
+
+def test_cases_and_graders_that_were_changed_between_two_runs_are_told(folder: Path, tmp_path: Path) -> None:
+    later = write_run(tmp_path / "later", (V1,), cases=140, seed=99)
+    with RunStore.open(later, writing=True) as store:
+        metas = (GraderMeta(name="facts", type="contains", threshold=1.0),)
+        store.save_meta(replace(store.meta, graders=metas))
+    result = parley("compare", folder, later)
+
+    assert result.exit_code == 0, result.output
+    assert "say something else in the second run" in result.output
+    assert "Set otherwise in the two runs, so that a difference may be theirs: facts" in result.output
+    assert "say something else" not in parley("compare", folder, write_run(tmp_path / "same", (V1,), cases=140)).output
+
+
+def test_a_gate_is_not_passed_where_its_run_file_cannot_be_read(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", (V1, V2), cases=20)
+    (folder / RUN_FILE).write_text("gate: {min_score: {facts: 2}}")
+    result = parley("gate", folder, "--max-failed", "1")
+
+    assert result.exit_code == 2
+    assert "run.yaml" in result.output
+    assert parley("report", folder).exit_code == 0
+
+
+def test_a_report_is_written_where_the_gate_names_what_the_run_does_not_have(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", (V1, V2), cases=20)
+    (folder / RUN_FILE).write_text(
+        "name: x\ndataset: x.jsonl\nconfigurations: [{name: a}]\ngate: {min_score: {facts@rare: 0.5}}\n"
+    )
+    result = parley("report", folder)
+
+    assert result.exit_code == 0, result.output
+    assert "Note: The gate cannot be held against this run. The gate names the tag 'rare'" in result.output
+    assert "The gate is not passed" in result.output
+    assert "which no case of this run has" in (folder / JUNIT).read_text()
+    assert parley("gate", folder).exit_code == 2
+
+
+def test_a_grader_that_could_grade_nothing_is_named_with_its_reason(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", (V1, V2), cases=5)
+    with RunStore.open(folder, writing=True) as store:
+        broken = Grade(grader="broken", score=None, passed=None, reason="It raised TypeError.")
+        store.save_grades([(one.result.key, "broken", "v", broken) for one in store.results()])
+
+    assert "broken could not grade 10 answers (It raised TypeError)" in parley("report", folder).output
+
+
+def test_graders_named_to_grade_are_known_by_what_they_were(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", (V1, V2), cases=60)
+    with RunStore.open(folder, writing=True) as store:
+        metas = (GraderMeta(name="helpful", type="judge", mode="pairwise", threshold=0.5),)
+        store.save_meta(replace(store.meta, graders=metas))
+    parley("report", folder)
+
+    found = {one["name"]: one for one in json.loads((folder / REPORT_JSON).read_text())["graders"]}
+    assert found["helpful"]["pairwise"] is True
+    assert found["facts"]["pairwise"] is False
+
+
 def test_two_runs_with_nothing_in_common_are_not_compared(folder: Path, tmp_path: Path) -> None:
     other = write_run(tmp_path / "other", (V1,), cases=5, seed=1)
     names = parley("compare", folder, other, "--configuration", "assistant@v2")
@@ -139,7 +209,8 @@ def test_labels_say_how_far_a_judge_agrees_with_people(tmp_path: Path) -> None:
 
     assert result.exit_code == 0, result.output
     assert "helpful and people" in result.output
-    assert "1.00 (1.00 to 1.00)" in result.output
+    assert "100%" in result.output
+    assert "1.00" in result.output
     assert (folder / LABELS).is_file()
     parley("report", folder)
     assert "Do people agree?" in (folder / REPORT_HTML).read_text()
@@ -158,3 +229,12 @@ def test_labels_of_another_run_are_refused(folder: Path, tmp_path: Path) -> None
 def _results(folder: Path) -> list[str]:
     assert parley("report", folder).exit_code == 0
     return (folder / RESULTS).read_text().splitlines()
+
+
+def test_a_folder_without_a_run_cannot_go_on_and_one_of_a_shadow_neither(tmp_path: Path) -> None:
+    nothing = parley("resume", tmp_path)
+    shadow = parley("resume", write_run(tmp_path / "shadow", (V1,), cases=3))
+
+    assert (nothing.exit_code, shadow.exit_code) == (2, 2)
+    assert "holds no run" in nothing.output
+    assert "has no run file" in shadow.output

@@ -31,6 +31,8 @@ def test_whoever_attaches_finds_where_the_graph_is_and_what_lets_it_in(tmp_path:
 def test_what_a_killed_graph_left_behind_is_no_graph(tmp_path: Path) -> None:
     path = leave_attachment(tmp_path, "127.0.0.1:1234", "parley", {})
     left = msgspec.json.decode(path.read_bytes())
+    path.write_bytes(msgspec.json.encode(left | {"started": left["started"] - 1.5}))  # the clock has been set since
+    assert read_attachment(tmp_path) is not None
     path.write_bytes(msgspec.json.encode(left | {"started": left["started"] - 60}))  # its pid is another's now
     assert read_attachment(tmp_path) is None
     remove_attachment(tmp_path)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from serve_app.domain.turns import NewTurn
-from serve_app.errors import Overloaded, QuotaExceeded
+from serve_app.errors import Overloaded, QuotaExceeded, StageUnavailable
 from serve_app.evaluation.concurrency import FORGETS_AFTER, Delay, Pace
 from serve_app.evaluation.paced_graph import PacedGraph
 from serve_app.evaluation.results import CellKey
@@ -167,6 +167,29 @@ async def test_a_graph_that_takes_no_turn_at_all_is_given_up_in_the_end() -> Non
     with pytest.raises(Overloaded, match="taken no turn") as caught:
         await asyncio.wait_for(PacedGraph(FakeGraph(answer), Pace(1, 1), patience_s=0.3).run(turn(1)), 20)
     assert not caught.value.retryable
+
+
+async def test_a_stage_that_is_replaced_is_waited_for_and_one_that_stays_away_is_not() -> None:
+    def away(new: NewTurn, asked: int) -> str | Exception:
+        return StageUnavailable("gone", None, 0.01) if asked < 3 else "done"
+
+    graph = FakeGraph(away)
+    end = await asyncio.wait_for(PacedGraph(graph, Pace(1, 1)).run(turn(1)), 20)
+    assert (end.failure, graph.asked.total()) == (None, 3)
+
+    def hangs(new: NewTurn, asked: int) -> str | Exception:
+        return StageUnavailable("no end", None, 0.01) if new.key == turn(1).key else "done"
+
+    paced = PacedGraph(FakeGraph(hangs), Pace(2, 2), away_s=0.3)
+
+    async def others() -> None:
+        for number in range(2, 1_000):
+            await paced.run(turn(number))
+
+    beside = asyncio.create_task(others())
+    with pytest.raises(StageUnavailable):
+        await asyncio.wait_for(paced.run(turn(1)), 20)
+    beside.cancel()
 
 
 async def test_the_time_of_a_turn_counts_from_when_there_is_room_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -226,7 +226,7 @@ def test_two_cases_with_one_id_are_told_with_both_places(tmp_path: Path) -> None
 
 
 def test_many_problems_are_told_at_once_but_not_all(tmp_path: Path) -> None:
-    found = problems(written(tmp_path, *("x" for _ in range(50))))
+    found = problems(written(tmp_path, *("{}" for _ in range(50))))
     assert len(found) == 21
     assert found[1].startswith("line 2: ")
     assert found[-1] == "(It was read no further than these 20.)"
@@ -317,3 +317,21 @@ def test_records_are_read_without_reading_ahead(tmp_path: Path) -> None:
     assert [(one.place, bool(one.problem)) for one in read_records(path)] == [
         ("line 1", False), ("line 2", True), ("line 3", False),
     ]  # fmt: skip
+
+
+def test_a_file_that_has_no_json_at_all_is_told_in_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("name: x\n" * 30)
+
+    with pytest.raises(ConfigError) as raised:
+        open_dataset(path)
+    assert "neither JSON lines" in raised.value.message
+    assert "\n" not in raised.value.message
+
+
+def test_the_index_that_pandas_writes_beside_the_columns_is_no_field(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    path = tmp_path / "cases.parquet"
+    pandas.DataFrame({"id": ["a", "b"], "messages": [QUESTION, QUESTION]}, index=[5, 9]).to_parquet(path)
+
+    assert [case.id for case in open_dataset(path).cases()] == ["a", "b"]

@@ -18,11 +18,18 @@ from tests.unit.evaluation.made_results import graded, meta, table_of
 YES, NO = {"g": 1.0}, {"g": 0.0}
 
 
-def judged(table: ScoreTable, missing: int = 0, graders: tuple[GraderInfo, ...] = (), **rules: Any) -> GateResult:
+def judged(
+    table: ScoreTable,
+    missing: int = 0,
+    graders: tuple[GraderInfo, ...] = (),
+    simulated: bool = False,
+    not_graded: dict[str, int] | None = None,
+    **rules: Any,
+) -> GateResult:
     results = sum(tally.results for tally in table.tallies.values())
     facts = RunFacts(
-        meta=meta(*table.configurations), cases=len(table), cells=results + missing, results=results, failed=0, cost_usd=0,
-        grading_usd=0,
+        meta=meta(*table.configurations, simulated=simulated), cases=len(table), cells=results + missing, results=results,
+        failed=0, cost_usd=0, grading_usd=0, not_graded=not_graded or {},
     )  # fmt: skip
     result = make_report(facts, table, graders, GateConfig.model_validate(rules)).gate
     assert result is not None
@@ -127,6 +134,12 @@ def test_a_run_without_a_result_does_not_pass() -> None:
     assert not judged(read_scores([], ("a", "b"))).passed
 
 
+def test_without_a_case_to_compare_there_are_no_flips_to_be_few() -> None:
+    assert not judged(read_scores([], ("a", "b")), incomplete=True, max_flips=5).passed
+    apart = read_scores([graded("x", "a", YES), graded("y", "b", YES)], ("a", "b"))
+    assert not judged(apart, incomplete=True, max_flips=5).passed
+
+
 def test_what_was_never_graded_cannot_hold() -> None:
     table = read_scores([graded("x", "a", YES), graded("x", "b", {})], ("a", "b"))
     result = judged(table, min_score={"g": 0.1}, no_regression=True)
@@ -166,8 +179,72 @@ def test_cost_and_time_are_bounded() -> None:
     assert rule(result, "max_cost_increase").found == "+30.0%"
 
 
-def test_without_prices_a_bound_on_cost_is_kept() -> None:
-    assert judged(table_of([YES], [YES]), max_cost_increase=0.0).passed
+def test_without_prices_a_bound_on_cost_is_kept_by_a_simulated_model_only() -> None:
+    table = table_of([YES], [YES])
+
+    assert judged(table, simulated=True, max_cost_increase=0.0, max_cost_usd=0.1).passed
+    result = judged(table, max_cost_increase=0.0, max_cost_usd=0.1)
+    assert {one.rule for one in result.broken} == {"max_cost_increase", "max_cost_usd"}
+    assert all("no prices" in one.sentence for one in result.broken)
+
+
+def test_what_never_ended_has_not_become_cheaper() -> None:
+    table = read_scores(
+        [graded("x", "a", YES, usd=0.01), graded("x", "b", NO, failed=True), graded("y", "a", NO, failed=True)],
+        ("a", "b"),
+    )
+    result = judged(table, simulated=True, max_cost_increase=0.0)
+
+    assert "No case ended" in rule(result, "max_cost_increase").sentence
+    assert not result.passed
+
+
+def test_grades_that_are_missing_are_no_pass_unless_they_may() -> None:
+    table = table_of([YES] * 3, [YES] * 3)
+    result = judged(table, not_graded={"judge": 6}, max_flips=0)
+
+    assert [one.rule for one in result.broken] == ["graded"]
+    assert "parley eval grade" in rule(result, "graded").sentence
+    assert judged(table, not_graded={"judge": 6}, max_flips=0, incomplete=True).passed
+
+
+def test_answers_that_could_not_be_graded_may_be_as_bad_as_any() -> None:
+    table = table_of([YES] * 10, [YES] * 8 + [{"g": None}] * 2, [("hr",)] * 8 + [()] * 2)
+
+    assert judged(table, min_score={"g": 0.8}, max_flips=2).passed
+    assert judged(table, min_score={"g@hr": 0.9}).passed
+    result = judged(table, min_score={"g": 0.81}, min_pass_rate={"g": 0.9}, max_flips=1)
+    assert {one.rule for one in result.broken} == {"min_score g", "min_pass_rate g", "max_flips"}
+    assert "2 cases could not be graded" in rule(result, "min_score g").sentence
+
+
+def test_a_case_that_must_pass_and_could_not_be_graded_is_no_pass() -> None:
+    table = table_of([YES] * 40, [{"g": None}] + [YES] * 39, [("must",), *[()] * 39])
+
+    assert rule(judged(table, no_regression=True), "no_regression must").case_ids == ("c0",)
+
+
+def test_a_grader_that_could_grade_nothing_shows_no_absence_of_a_regression() -> None:
+    good = {"g": 1.0, "h": 1.0}
+    result = judged(table_of([good] * 10, [{"g": 1.0, "h": None}] * 10), no_regression=True)
+
+    assert not result.passed
+    assert "h graded" in rule(result, "no_regression").sentence
+
+
+@pytest.mark.parametrize("rules", [{"no_regression": True}, {"max_flips": 0}, {"max_cost_increase": 0.1}])
+def test_without_anything_to_compare_a_comparison_does_not_hold(rules: dict[str, Any]) -> None:
+    alone = read_scores([graded("x", "a", YES)], ("a",))
+
+    assert rule(judged(alone, **rules), "compared").held is False
+    assert not judged(table_of([YES], [YES]), configurations=("a",), **rules).passed
+
+
+def test_a_rule_may_be_for_a_tag_that_is_not_looked_at_by_itself() -> None:
+    table = table_of([YES] * 4, [YES, YES, YES, NO], [("every",)] * 4)
+
+    assert judged(table, min_score={"g@every": 0.75}).passed
+    assert not judged(table, min_score={"g@every": 0.76}).passed
 
 
 @pytest.mark.parametrize(
@@ -176,6 +253,7 @@ def test_without_prices_a_bound_on_cost_is_kept() -> None:
         ({"min_score": {"typo": 0.5}}, "typo"),
         ({"min_score": {"g@typo": 0.5}}, "typo"),
         ({"no_regression": {"graders": ["typo"]}}, "typo"),
+        ({"no_regression": {"must": ["typo"]}}, "typo"),
         ({"configurations": ["typo"], "max_flips": 1}, "typo"),
     ],
 )

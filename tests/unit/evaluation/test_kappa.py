@@ -53,7 +53,7 @@ def test_the_ends_of_the_scale() -> None:
     constant = agreement([(1, 1)] * 20)
     one_sided = agreement([(1, 1)] * 10 + [(1, 0)] * 10)
     assert same is not None
-    assert (same.kappa, same.weighted_kappa, same.kappa_interval) == (1, 1, (1, 1))
+    assert (same.kappa, same.weighted_kappa, same.kappa_interval) == (1, 1, None)
     assert opposed is not None
     assert opposed.kappa == -1
     assert constant is not None
@@ -106,3 +106,12 @@ def test_many_scores_of_their_own_take_no_large_table() -> None:
     assert found.weighted_kappa is not None
     assert found.kappa < 0.01
     assert found.weighted_kappa > 0.85
+
+
+@pytest.mark.parametrize("pairs", [[(1.0, 0.0)], [(1.0, 1.0)] * 3 + [(0.0, 0.0)] * 3])
+def test_pairs_that_are_all_alike_have_no_interval_of_no_width(pairs: list[tuple[float, float]]) -> None:
+    found = agreement(pairs)
+
+    assert found is not None
+    assert found.kappa in (0.0, 1.0)
+    assert found.kappa_interval is None

@@ -39,6 +39,13 @@ def test_labels_are_read_from_csv(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_labels_are_read_from_csv_as_spreadsheets_of_other_countries_write_it(tmp_path: Path, sign: str) -> None:
+    text = f"case_id{sign}label{sign}note\nc1{sign}pass{sign}Well, yes\n"
+
+    assert read(tmp_path, text, "labels.csv") == [a_label("c1", note="Well, yes")]
+
+
 def test_labels_are_read_from_json_lines_and_written_as_they_are_read(tmp_path: Path) -> None:
     text = """{"case_id": "c1", "label": "up"}
     {"case_id": 7, "configuration": "v1", "label": 0, "score": 0.5}

@@ -33,7 +33,10 @@ def run_of(folder: Path, results: list[GradedResult], names: tuple[str, ...] = (
             for case_id in cases
         )
         store.save_results([one.result for one in results])
-        store.save_grades([(one.result.key, name, "v", grade) for one in results for name, grade in one.grades.items()])
+        names_of = {name: None for one in results for name in one.grades}
+        store.save_grades(
+            [(one.result.key, name, "v", grade) for one in results for name, grade in (names_of | one.grades).items()]
+        )
     return folder
 
 

@@ -16,7 +16,7 @@ from serve_app.evaluation.dataset import open_dataset
 from serve_app.evaluation.estimate import estimate
 from serve_app.evaluation.run_file import RunFile, load_run_file
 from serve_app.evaluation.run_folder import RUN_FILE
-from serve_app.evaluation.run_start import GraphView, fill, new_meta, new_run, resolved
+from serve_app.evaluation.run_start import GraphView, asking, fill, new_meta, new_run, resolved
 from serve_app.evaluation.run_store import RunStore
 from tests.unit.evaluation.runs import case, new_store, run_file
 
@@ -62,6 +62,15 @@ def test_a_configuration_is_resolved_to_the_version_in_use_and_keeps_its_model()
 def test_what_there_is_not_is_told_before_anything_is_run(configuration: dict[str, str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         resolved(run_file(configurations=[{"name": "a"} | configuration]), GRAPH)
+
+
+def test_a_run_that_goes_on_asks_as_whom_it_began(tmp_path: Path) -> None:
+    write_cases(tmp_path / "cases.jsonl", [case(1)])
+    run = run_file(dataset=tmp_path / "cases.jsonl", tenant="acme", role="sales", timeout_s=60)
+    begun = new_meta(run, GRAPH, open_dataset(run.dataset), "1.0")
+    changed = run_file(dataset=tmp_path / "cases.jsonl", tenant="globex", timeout_s=90)
+    how = asking(changed, begun)
+    assert (how.tenant, how.role, how.timeout_s) == ("acme", "sales", 90)
 
 
 def test_a_folder_that_was_cut_off_while_its_cases_were_copied_gets_the_rest(tmp_path: Path) -> None:

@@ -153,6 +153,37 @@ async def test_a_turn_that_goes_on_failing_is_a_result_that_failed_and_can_be_ru
     assert [one.result.attempts for one in store.results()] == [1, 3, 1]
 
 
+async def test_attempts_that_failed_count_towards_what_the_run_has_cost_and_not_towards_the_answer(
+    tmp_path: Path,
+) -> None:
+    fails = 3
+
+    def answer(turn: NewTurn, asked: int) -> str | TrialFailure:
+        nonlocal fails
+        fails -= 1
+        return FAILS if fails >= 0 else echo(turn, asked)
+
+    run = run_file(configurations=[{"name": "a"}], attempts=2)
+    store = new_store(tmp_path / "run", run, [case(1)])
+    graph = FakeGraph(answer, cost_microusd=10_000)
+    async with runner(store, run, graph, max_cost_usd=1) as whole:
+        assert await whole.run() == "complete"
+        assert whole.progress().cost_microusd == 20_000
+    assert (store.totals().failed, store.totals().cost_microusd) == (1, 20_000)
+    store.drop_failed()
+    assert store.totals().cost_microusd == 20_000
+    async with runner(store, run, graph, max_cost_usd=0.02) as whole:
+        assert await whole.run() == "budget"
+    async with runner(store, run, graph, max_cost_usd=1) as whole:
+        assert await whole.run() == "complete"
+        assert whole.progress().cost_microusd == 40_000
+    (found,) = store.results()
+    assert (found.result.usage.cost_microusd, found.result.cost_microusd) == (10_000, 20_000)
+    assert store.totals().cost_microusd == 40_000
+    with RunStore.open(store.folder) as again:
+        assert again.totals().cost_microusd == 40_000
+
+
 async def test_what_only_one_case_cannot_have_is_its_own_failure(tmp_path: Path) -> None:
     def answer(turn: NewTurn, asked: int) -> str | Exception:
         return InvalidInput("No.") if turn.query.content == "What is 1?" else echo(turn, asked)
@@ -228,6 +259,33 @@ async def test_graders_that_compare_get_the_baseline_s_result_of_the_same_case(t
         ]
         assert len(both) == 2
     assert (now.cost_microusd, store.totals().grading_microusd) == (42, 42)
+
+
+async def test_a_baseline_that_is_run_again_is_compared_with_what_had_nothing_to_be_compared_with(
+    tmp_path: Path,
+) -> None:
+    down = True
+
+    def answer(turn: NewTurn, asked: int) -> str | TrialFailure:
+        if down and turn.query.model_id == "m1" and turn.query.content == "What is 1?":
+            return TrialFailure(code="upstream_failed", message="It is down.")
+        return f"{turn.query.model_id} says {turn.query.content}"
+
+    run = run_file(
+        configurations=[{"name": "a", "model": "m1"}, {"name": "b", "model": "m2"}],
+        graders=[{"type": "judge", "name": "better", "mode": "pairwise", "rubric": "Who says more?"}],
+    )
+    store = new_store(tmp_path / "run", run, [case(number) for number in range(3)])
+    judge, graph = Judge(), FakeGraph(answer)
+    async with runner(store, run, graph, judge=judge) as whole:
+        assert await whole.run() == "complete"
+    assert [sorted(one.grades) for one in store.results("b")] == [["better"], [], ["better"]]
+    down = False
+    assert store.drop_failed() == 1
+    async with runner(store, run, graph, judge=judge) as whole:
+        assert await whole.run() == "complete"
+    assert [sorted(one.grades) for one in store.results("b")] == [["better"]] * 3
+    assert len(judge.shown) == 6  # what was compared is not compared anew
 
 
 async def test_grades_that_could_not_be_made_are_made_when_asked_for_again(

@@ -108,6 +108,39 @@ def test_equal_answers_leave_room_for_what_so_few_cannot_show() -> None:
     assert found.high > 0.2
 
 
+def test_scores_that_are_all_the_same_number_have_an_interval_all_the_same() -> None:
+    (found,) = scores(read_scores([graded(f"c{n}", "a", {"g": 0.75}) for n in range(6)], ("a",)), ())
+
+    assert found.score == 0.75
+    assert found.low < 0.5
+    assert found.high > 0.8
+    assert found.pass_low is not None
+    assert found.pass_low < 1
+
+
+def test_a_difference_that_is_always_the_same_has_an_interval_and_a_verdict_by_the_test() -> None:
+    one, few, many = (only(comparisons(table_of([{"g": 0.9}] * n, [{"g": 0.7}] * n), "a", ())) for n in (1, 5, 10))
+
+    for found in (one, few, many):
+        assert found.difference == pytest.approx(-0.2)
+        assert found.high - found.low > 0.1
+    assert (one.verdict, few.verdict, many.verdict) == ("no evidence", "no evidence", "worse")
+
+
+def test_a_handful_of_cases_makes_no_clear_change() -> None:
+    def clear(cases: int) -> bool:
+        results = [
+            item
+            for n in range(cases)
+            for item in (graded(f"c{n}", "a", YES, usd=0.01 + n / 1000), graded(f"c{n}", "b", YES, usd=0.02 + n / 900))
+        ]
+        return next(changes(read_scores(results, ("a", "b")), "a", ("cost_usd",))).clear
+
+    assert not clear(1)
+    assert not clear(5)
+    assert clear(6)
+
+
 def test_only_cases_that_both_have_grades_of_are_compared() -> None:
     found = only(comparisons(table_of([YES, YES, {}, {"g": None}], [NO, YES, NO, NO]), "a", ()))
 

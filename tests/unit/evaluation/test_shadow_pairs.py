@@ -15,7 +15,9 @@ from serve_app.evaluation.exported_cases import Redaction, case_id_of
 from serve_app.evaluation.run_store import RunStore
 from serve_app.evaluation.shadow_pairs import ShadowRun
 from serve_app.storage.memory.conversation import HeldTurn
-from serve_app.turns.shadow_config import Candidate, ShadowConfig
+from serve_app.turns.shadow_config import ShadowConfig
+from serve_app.turns.shadow_records import CandidateRecord, MirroredTrial, ShadowRecords
+from serve_app.turns.trial_config import Candidate
 from tests.unit.turns.bench import PRINCIPAL
 from tests.unit.turns.shadow_world import EVERY, asked, world
 
@@ -99,9 +101,22 @@ async def test_what_users_have_deleted_or_asked_anew_is_left_out(tmp_path: Path)
 
         await here.store.delete_conversation(ConversationKey.of(PRINCIPAL, "c1"))
         gone = ShadowRun(here.store)
-        with await written(gone, tmp_path / "deleted") as store:
-            assert store.meta.cases == 0
+        await gone.read()
+        assert await gone.write(tmp_path / "deleted", name="shadow", version="1", simulated=True) == 0
         assert gone.counts.gone == 3
+        assert not (tmp_path / "deleted").exists(), "or the next one could not be made there"
+
+
+async def test_a_trial_that_is_under_way_is_left_out_until_it_has_ended(tmp_path: Path) -> None:
+    async with world() as here:
+        await asked(here, "OPP-1", number=1)
+        await here.settle()
+        (record,) = await here.records()
+        other = record.trials[0].turn_id.replace("shadow_", "shadow_0", 1)[:-1]
+        under_way = MirroredTrial(candidate=CandidateRecord(name="slow"), turn_id=other)
+        await ShadowRecords(here.store, EVERY.keep).save(replace(record, trials=(*record.trials, under_way)))
+        with await written(ShadowRun(here.store), tmp_path / "run") as store:
+            assert [found.result.key.configuration for found in store.results()] == ["live", "v2"]
 
 
 async def test_trials_of_what_a_candidate_was_before_are_left_out(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from serve_app.evaluation.statistics import (
     Interval,
+    always,
     bca,
     bootstrap_means,
     holm,
@@ -153,6 +154,18 @@ def test_nothing_has_no_interval() -> None:
     assert isnan(wilson(0, 0).low)
     assert isnan(no_difference(0).low)
     assert isnan(quantile(np.array([]), 0.5))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.25, 0.75, 1.0])
+def test_cases_that_are_all_alike_leave_room_for_others(value: float) -> None:
+    one, few, many = (always(value, cases, 0.0, 1.0) for cases in (1, 6, 10_000))
+
+    for interval in (one, few, many):
+        assert 0 <= interval.low <= value <= interval.high <= 1
+        assert interval.high > interval.low
+    assert one.high - one.low > 0.9
+    assert few.high - few.low == pytest.approx(float(proportion_confint(0, 6, 0.05, "beta")[1]))
+    assert many.high - many.low < 0.001
 
 
 def test_a_dozen_equal_pairs_do_not_show_that_nothing_differs() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -14,15 +15,25 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from ulid import ULID
 
 from serve_app.domain.generation import ModelCatalog
+from serve_app.domain.ids import ConversationKey
 from serve_app.domain.tools import ToolServerState
-from serve_app.errors import Overloaded, StageUnavailable
+from serve_app.errors import NotFound, Overloaded, StageUnavailable
 from serve_app.files.filesystem import FilesystemFiles
 from serve_app.ingress.app import create_app
 from serve_app.ingress.edge import CSP
 from serve_app.ingress.services import IngressServices
 from serve_app.settings import LimitSettings, Settings
+from serve_app.turns.shadow_records import (
+    KIND,
+    CandidateRecord,
+    MirroredTrial,
+    MirroredTurn,
+    ShadowRecords,
+    read_record,
+)
 from tests.unit.ingress.asgi import Client
 from tests.unit.ingress.stages import Stages, answered, text
 from tests.unit.ingress.test_sse import asking
@@ -80,6 +91,36 @@ async def test_conversations_are_archived_and_deleted_together(client: Client, s
     assert (await client.request("DELETE", "/api/conversations")).json() == {"deleted": 1}
     assert (await client.request("GET", "/api/conversations/a")).status == 404
     assert (await stranger.request("GET", "/api/conversations/a")).status == 200
+
+
+async def test_what_was_mirrored_of_a_conversation_is_deleted_with_it(client: Client, stages: Stages) -> None:
+    records = ShadowRecords(stages.store, keep=100)
+    trials: dict[str, ConversationKey] = {}
+    for name in ("a", "b", "c"):
+        await chat(client, name)
+        trial = MirroredTrial(candidate=CandidateRecord(name="v2"), turn_id=f"shadow_{ULID()}.{ULID()}")
+        turn_id = f"{name}.{ULID()}"
+        one = MirroredTurn(tenant_id="default", user_id="ana", turn_id=turn_id, at=1.0, trials=(trial,))
+        trials[name] = one.trial_key(trial).conversation
+        await stages.store.ensure_conversation(trials[name])
+        await records.save(one)
+
+    async def left() -> list[str]:
+        found = (await stages.store.list_records("default", KIND)).items
+        names = sorted(read_record(record).turn_id[0] for record in found)
+        there = []
+        for name, key in trials.items():
+            with contextlib.suppress(NotFound):
+                await stages.store.get_conversation(key)
+                there.append(name)
+        assert there == names
+        return names
+
+    assert await left() == ["a", "b", "c"]
+    assert (await client.request("DELETE", "/api/conversations/b")).status == 204
+    assert await left() == ["a", "c"]
+    assert (await client.request("DELETE", "/api/conversations")).json() == {"deleted": 2}
+    assert await left() == []
 
 
 async def test_messages_have_the_ai_sdks_shape_and_take_reactions(client: Client) -> None:

@@ -25,8 +25,16 @@ from serve_app.settings import PROJECT_ROOT, Settings
 from serve_app.storage.memory.transfer import MemoryTransfer
 from serve_app.turns import shadow as shadow_module
 from serve_app.turns.shadow import mirrored_turn, recorded_calls
-from serve_app.turns.shadow_config import Candidate, ShadowConfig, load_shadow
-from serve_app.turns.shadow_records import SHADOW_USER, MirroredTrial, MirroredTurn, ShadowRecords
+from serve_app.turns.shadow_config import ShadowConfig, load_shadow
+from serve_app.turns.shadow_records import (
+    SHADOW_USER,
+    MirroredTrial,
+    MirroredTurn,
+    ShadowRecords,
+    forget_conversation,
+    forget_user,
+)
+from serve_app.turns.trial_config import Candidate
 from serve_app.turns.trial_tools import NOT_RECORDED
 from serve_app.turns.trials import TrialEnd, TrialGraph
 from tests.unit.turns.bench import PRINCIPAL, SECONDS
@@ -246,6 +254,75 @@ async def test_a_turn_that_is_offered_by_two_owners_is_mirrored_once() -> None:
 
         assert len(here.models.requests) == before
         assert len(await here.records()) == len(await here.trials()) == 1
+
+
+class Dying(Refusing):
+    """Runs what it is asked for, and never says so: whoever asked is dead by then."""
+
+    def __init__(self, graph: TrialGraph) -> None:
+        super().__init__(ParleyError("no"))
+        self.graph = graph
+        self.ran = asyncio.Event()
+
+    async def run(self, turn: NewTurn) -> TrialEnd:
+        end = await self.graph.run(turn)
+        self.ran.set()
+        await asyncio.Event().wait()
+        return end
+
+
+async def test_a_trial_whose_replica_dies_is_in_the_record_and_goes_with_it() -> None:
+    async with world(None) as here:
+        dying = Dying(here.graph)
+        shadow = here.shadowing(EVERY, dying)
+        shadow.start()
+        key, _ = await asked(here, "OPP-1")
+        async with asyncio.timeout(SECONDS):
+            await dying.ran.wait()
+        await shadow.stop()
+
+        (record,) = await here.records()
+        assert [record.trial_key(trial).conversation for trial in record.trials] == await here.trials()
+        assert all(not one.listed and one.trial and not one.passing for one in await here.trials())
+        await forget_conversation(here.store, ConversationKey.of(PRINCIPAL, "another"))
+        assert len(await here.trials()) == 1
+        await forget_conversation(here.store, key.conversation)
+        assert not await here.trials() and not await here.records()
+
+
+async def test_a_conversation_that_is_deleted_while_it_is_mirrored_leaves_no_trial() -> None:
+    async with world(None) as here:
+
+        class Slow(Refusing):
+            async def run(self, turn: NewTurn) -> TrialEnd:
+                end = await here.graph.run(turn)
+                await here.store.delete_conversation(ConversationKey.of(PRINCIPAL, "c1"))
+                return end
+
+        shadow = here.shadowing(EVERY, Slow(ParleyError("no")))
+        shadow.start()
+        await asked(here, "OPP-1")
+        async with asyncio.timeout(SECONDS):
+            await shadow.settle()
+        await shadow.stop()
+
+        assert not await here.trials() and not await here.records()
+
+
+async def test_what_a_user_deletes_goes_with_what_was_mirrored_of_it_and_with_nothing_else() -> None:
+    here = World(None)
+    records = ShadowRecords(here.store, keep=1_000)
+    ones = [mirrored(number) for number in range(150)]
+    others = [replace(mirrored(1_000 + number), user_id="bob") for number in range(3)]
+    for one in [*ones, *others]:
+        await kept(here.store, records, one)
+    there = await here.records()
+    await forget_user(here.store, Principal(tenant_id="acme", user_id="ann"))
+
+    assert len(there) > 140
+    left = await here.records()
+    assert {one.user_id for one in left} == {"bob"}
+    assert set(await here.trials()) == {one.trial_key(one.trials[0]).conversation for one in left}
 
 
 def test_a_trial_is_the_same_whenever_it_is_made() -> None:

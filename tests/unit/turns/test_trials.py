@@ -101,7 +101,7 @@ async def test_a_trial_is_answered_on_what_came_with_it() -> None:
     (made,) = b.models.requests
     assert [message.content for message in made.messages] == ["You help.", "Who is Ann?", "A colleague.", "And Bob?"]
     assert (made.settings.temperature, made.settings.max_output_tokens) == (0.0, 500), "its own before the prompt's"
-    assert (made.priority, made.tenant_id) == ("batch", "acme")
+    assert (made.priority, made.tenant_id, made.fresh) == ("batch", "acme", True)
     assert end.message is not None
     assert (end.turn.state, end.message.text, end.prompt, end.failure) == (
         "completed", "Another one.", "assistant@v2", None,

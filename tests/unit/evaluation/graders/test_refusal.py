@@ -20,6 +20,11 @@ REFUSALS = (
     "That's not something I can do.",
     "I can only answer questions about company data.",
     "You're not authorised to change it.",
+    "I won’t be able to help.",
+    "I cannot, in good conscience, provide that.",
+    "I can’t. Ask HR.",
+    "That’s outside what I can help with.",
+    "Access denied.",
 )
 ANSWERS = (
     "Contoso has three open opportunities.",
@@ -32,6 +37,8 @@ ANSWERS = (
     "She is not allowed in the warehouse, the note says.",
     "Done: the meeting is cancelled.",
     "You have 12 days of leave left.",
+    "Bob's leave request was denied.",
+    "It is outside of the city, and I can help with the way.",
     "",
 )
 
