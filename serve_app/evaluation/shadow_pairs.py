@@ -99,7 +99,7 @@ class ShadowRun:
             cursor = page.next_cursor
             if cursor is None:
                 break
-        self._mirrored = sorted(found, key=lambda one: (one.at, one.turn_id))
+        self._mirrored = sorted(found, key=lambda one: one.turn_id.rpartition(".")[2])  # as they were accepted
         for mirrored in self._mirrored:
             for trial in mirrored.trials:
                 self._candidates[trial.candidate.name] = trial.candidate
