@@ -9,7 +9,8 @@ BUSY    := tests/unit tests/contract tests/simulators tests/simulation tests/sec
 WAITING := tests/e2e/page tests/e2e/cli
 # What takes long: with a graph of its own or a pace to measure, and what mostly waits.
 LONG    := tests/chaos/test_chaos_short.py tests/e2e/test_serve_run.py tests/e2e/test_restart.py tests/e2e/test_load.py \
-           tests/e2e/test_dashboards.py tests/e2e/test_evaluation_workers.py tests/simulators/load_tests tests/nodes
+           tests/e2e/test_dashboards.py tests/e2e/test_evaluation_workers.py tests/e2e/test_shadow.py tests/e2e/test_trials.py \
+           tests/simulators/load_tests tests/nodes
 # What has a command of its own.
 ALONE   := tests/chaos/test_evaluation_killed_long.py
 PATIENT := tests/contract/test_models_peers.py \
