@@ -1,9 +1,40 @@
-"""Where in a YAML file a value is that was refused: pydantic knows the path, YAML's nodes know the lines."""
+"""YAML files whose mistakes are told with their place: pydantic knows the path, YAML's nodes know the lines."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import yaml
 from pydantic import ValidationError
+
+from serve_app.errors import ConfigError
+
+
+def bounded_content(path: Path, called: str, max_bytes: int) -> bytes:
+    """The file's bytes. Raises ConfigError, beginning with what the file is ``called``, where it cannot be read or is larger."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(max_bytes + 1)
+    except OSError as error:
+        raise ConfigError(f"The {called} {path} cannot be read ({error.strerror}).") from error
+    if len(content) > max_bytes:
+        raise ConfigError(f"The {called} {path} is larger than {max_bytes:,} bytes.")
+    return content
+
+
+def mapping_in(content: bytes, path: Path, called: str, holding: str) -> dict[str, Any]:
+    """The values of what was read from ``path``. Raises ConfigError with the line; ``holding`` says what it must be."""
+    try:
+        values = yaml.safe_load(content)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        reason = getattr(error, "problem", None) or "it is not YAML"
+        raise ConfigError(f"The {called} {path}{where}, cannot be read: {reason}.") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"The {called} {path} must be {holding}.")
+    return values
 
 
 def problem(tree: yaml.Node | None, error: ValidationError) -> str:

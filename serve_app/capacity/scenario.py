@@ -16,7 +16,7 @@ from serve_app.capacity.distributions import Constant, Distribution, Exponential
 from serve_app.capacity.shapes import ConstantShape, PhasePlan, Shape, StepsShape, to_duration, to_level
 from serve_app.errors import ConfigError
 from serve_app.settings import PROJECT_ROOT
-from serve_app.yaml_places import problem
+from serve_app.yaml_places import bounded_content, mapping_in, problem
 
 MAX_SCENARIO_BYTES = 1_048_576
 BUILT_IN = PROJECT_ROOT / "load_tests" / "scenarios"
@@ -147,22 +147,8 @@ def load_scenario(path: Path) -> Scenario:
 
     Raises ConfigError where it cannot be read or is not valid: the sentence names file, line and key, and says what to write.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_SCENARIO_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"The scenario {path} cannot be read ({error.strerror}).") from error
-    if len(content) > MAX_SCENARIO_BYTES:
-        raise ConfigError(f"The scenario {path} is larger than {MAX_SCENARIO_BYTES:,} bytes.")
-    try:
-        values = yaml.safe_load(content)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark is not None else ""
-        reason = getattr(error, "problem", None) or "it is not YAML"
-        raise ConfigError(f"The scenario {path}{where}, cannot be read: {reason}.") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"The scenario {path} must be a mapping with name, users and load.")
+    content = bounded_content(path, "scenario", MAX_SCENARIO_BYTES)
+    values = mapping_in(content, path, "scenario", "a mapping with name, users and load")
     try:
         scenario = Scenario.model_validate(values)
     except ValidationError as error:

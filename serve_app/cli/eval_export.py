@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from serve_app.cli.main import EXIT_FAILED
+from serve_app.cli.redaction_options import Names, PersonField
 from serve_app.credentials import Secrets
 from serve_app.errors import ConfigError
 from serve_app.settings import LogSettings, Settings
@@ -50,14 +51,8 @@ def export(
     each_turn: Annotated[
         bool, typer.Option("--each-turn", help="One case for each question, not one for each conversation.")
     ] = False,
-    names: Annotated[
-        Path | None,
-        typer.Option(help="People to replace wherever they are named: one a line, other names behind commas."),
-    ] = None,
-    person_field: Annotated[
-        list[str] | None,
-        typer.Option(help="A field of tools' results that holds people, beside those known; may be repeated."),
-    ] = None,
+    names: Names = None,
+    person_field: PersonField = None,
     no_redaction: Annotated[
         bool, typer.Option("--no-redaction", help="Leave personal data in. Then mind who may read the file.")
     ] = False,

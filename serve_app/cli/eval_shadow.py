@@ -13,6 +13,7 @@ from rich.table import Table
 
 from serve_app.cli.eval_export import counted, instant, open_source, reading_bar, wanted_redaction
 from serve_app.cli.main import EXIT_FAILED
+from serve_app.cli.redaction_options import Names, PersonField
 from serve_app.credentials import Secrets
 from serve_app.settings import LogSettings, Settings
 
@@ -28,14 +29,8 @@ def shadow(
         typer.Option(help="What was mirrored since then: 7d, 12h, 2w, or a date. [default: all that is kept]"),
     ] = None,
     tenant: Annotated[list[str] | None, typer.Option(help="Only this tenant's; may be repeated.")] = None,
-    names: Annotated[
-        Path | None,
-        typer.Option(help="People to replace wherever they are named: one a line, other names behind commas."),
-    ] = None,
-    person_field: Annotated[
-        list[str] | None,
-        typer.Option(help="A field of tools' results that holds people, beside those known; may be repeated."),
-    ] = None,
+    names: Names = None,
+    person_field: PersonField = None,
     no_redaction: Annotated[
         bool, typer.Option("--no-redaction", help="Leave personal data in. Then mind who may read the folder.")
     ] = False,

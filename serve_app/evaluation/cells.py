@@ -47,13 +47,32 @@ class Cells(Protocol):
     def refusals(self) -> int: ...
 
 
-class CellsHere:
+class _Paced:
+    """What ``Cells`` say of how many are under way, where one pace decides it."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+
+    @property
+    def under_way(self) -> int:
+        return self._pace.under_way
+
+    @property
+    def limit(self) -> int:
+        return self._pace.limit
+
+    @property
+    def refusals(self) -> int:
+        return self._pace.refusals
+
+
+class CellsHere(_Paced):
     """Implements ``Cells`` in this process."""
 
     def __init__(self, runner: CellRunner, grading: Grading, pace: Pace, workers: int) -> None:
+        super().__init__(pace)
         self._runner = runner
         self._grading = grading
-        self._pace = pace
         self._workers = workers
 
     def done(self, store: RunStore, stop: asyncio.Event, spent: Spent) -> AsyncIterator[Sequence[CellDone]]:
@@ -70,38 +89,11 @@ class CellsHere:
             result, await self._grading.grades(cell.case, result, self._grading.at_once(cell.key.configuration))
         )
 
-    @property
-    def under_way(self) -> int:
-        return self._pace.under_way
 
-    @property
-    def limit(self) -> int:
-        return self._pace.limit
-
-    @property
-    def refusals(self) -> int:
-        return self._pace.refusals
-
-
-class NoCells:
+class NoCells(_Paced):
     """Implements ``Cells`` where only grades are made."""
-
-    def __init__(self, pace: Pace) -> None:
-        self._pace = pace
 
     async def done(self, _store: RunStore, _stop: asyncio.Event, _spent: Spent) -> AsyncIterator[Sequence[CellDone]]:
         none: tuple[Sequence[CellDone], ...] = ()
         for batch in none:
             yield batch
-
-    @property
-    def under_way(self) -> int:
-        return self._pace.under_way
-
-    @property
-    def limit(self) -> int:
-        return self._pace.limit
-
-    @property
-    def refusals(self) -> int:
-        return self._pace.refusals

@@ -18,7 +18,7 @@ from serve_app.evaluation.gate_config import GateConfig
 from serve_app.evaluation.graders.config import GraderConfig, GraderConfigs
 from serve_app.evaluation.run_meta import EvaluationMode
 from serve_app.turns.trial_config import Part
-from serve_app.yaml_places import problem
+from serve_app.yaml_places import bounded_content, mapping_in, problem
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -186,27 +186,11 @@ def _placed(grader: GraderConfig, folder: Path) -> GraderConfig:
 
 
 def _content(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_RUN_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"The run file {path} cannot be read ({error.strerror}).") from error
-    if len(content) > MAX_RUN_FILE_BYTES:
-        raise ConfigError(f"The run file {path} is larger than {MAX_RUN_FILE_BYTES:,} bytes.")
-    return content
+    return bounded_content(path, "run file", MAX_RUN_FILE_BYTES)
 
 
 def _mapping(path: Path, content: bytes) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(content)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark is not None else ""
-        reason = getattr(error, "problem", None) or "it is not YAML"
-        raise ConfigError(f"The run file {path}{where}, cannot be read: {reason}.") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"The run file {path} must be a mapping with name, dataset and configurations.")
-    return values
+    return mapping_in(content, path, "run file", "a mapping with name, dataset and configurations")
 
 
 def _validated(path: Path, model: type[M], values: dict[str, Any], tree: yaml.Node | None) -> M:

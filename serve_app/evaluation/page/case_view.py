@@ -11,19 +11,17 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from serve_app.domain.conversation import TextPart, ToolCallPart, ToolResultPart
+from serve_app.domain.conversation import ToolCallPart
 from serve_app.evaluation.cases import Case, Expected
 from serve_app.evaluation.comparison import ALIKE, EVEN
+from serve_app.evaluation.page.turn_view import CallView, TurnView, cut, turn_view, value_text
 from serve_app.evaluation.page.word_diff import Segments, compared
-from serve_app.evaluation.results import CaseResult, Grade, StepTrace, TurnResult
+from serve_app.evaluation.results import CaseResult, Grade
 from serve_app.evaluation.run_store import GradedResult
 from serve_app.evaluation.score_table import working_ms
 from serve_app.pages.words import count, dollars, duration
 
-MAX_TEXT_CHARS = 6000
-MAX_VALUE_CHARS = 1500
 MAX_MESSAGES = 30
-MAX_STEPS = 40
 MAX_REASON_CHARS = 600
 MAX_DETAILS_CHARS = 300
 SUMMARY_CHARS = 160
@@ -41,16 +39,6 @@ class MessageView:
 
 
 @dataclass(frozen=True)
-class CallView:
-    """A tool call; ``result`` is None where there is none, ``ok`` False where it failed."""
-
-    name: str
-    arguments: str
-    result: str | None = None
-    ok: bool = True
-
-
-@dataclass(frozen=True)
 class GradeView:
     """``look`` is ``good``, ``bad`` or ``none``."""
 
@@ -61,35 +49,6 @@ class GradeView:
     details: str
     moved: str = ""
     """``worse`` or ``better`` where the grader flipped against the baseline."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A stretch of time in a turn: ``model`` or ``tools``, from where to how long, in thousandths of the turn."""
-
-    kind: str
-    start: int
-    length: int
-
-
-@dataclass(frozen=True)
-class StepView:
-    head: str
-    calls: list[CallView]
-    text: str
-    warning: str
-
-
-@dataclass(frozen=True)
-class TurnView:
-    question: str
-    answer: str
-    head: str
-    pieces: list[Piece]
-    steps: list[StepView]
-    left_out: int
-    error: str
-    unrecorded: str
 
 
 @dataclass(frozen=True)
@@ -169,18 +128,18 @@ def case_view(
             continue
         one = first[name]
         text = base.result.answer if base is not None else ""
-        theirs, pieces = compared(_cut(text), _cut(one.result.answer))
+        theirs, pieces = compared(cut(text), cut(one.result.answer))
         left = theirs if not several else None
         answers.append(_answer(one, number, pieces, False, graders, flipped[name]))
     if base is not None:
-        plain = left if left is not None else [(_cut(base.result.answer), False)]
+        plain = left if left is not None else [(cut(base.result.answer), False)]
         answers.insert(0, _answer(base, configurations.index(baseline), plain, True, graders))
     shown = {id(one) for one in first.values()}
     more = [
         _answer(
             one,
             configurations.index(one.result.key.configuration),
-            [(_cut(one.result.answer), False)],
+            [(cut(one.result.answer), False)],
             one.result.key.configuration == baseline,
             graders,
         )
@@ -194,7 +153,7 @@ def case_view(
     until = max(0, len(messages) - (2 if answered else 1))
     asked = messages[until].content if messages else (results[0].result.last.question if results else "")
     earlier = [
-        MessageView(one.role, _cut(one.content), [_recorded(call) for call in one.tool_calls])
+        MessageView(one.role, cut(one.content), [_recorded(call) for call in one.tool_calls])
         for one in messages[:until][-MAX_MESSAGES:]
     ]
     case_id = case.id if case is not None else results[0].result.key.case_id
@@ -203,10 +162,10 @@ def case_view(
         id=case_id,
         tags=tags,
         who=" · ".join(part for part in (case.tenant, case.role) if part) if case is not None else "",
-        question=_cut(" ".join(asked.split()), SUMMARY_CHARS),
+        question=cut(" ".join(asked.split()), SUMMARY_CHARS),
         earlier=earlier,
-        asked=_cut(asked),
-        given=_cut(given),
+        asked=cut(asked),
+        given=cut(given),
         expected=_expected(case.expected) if case is not None else [],
         answers=answers,
         more=more,
@@ -214,7 +173,7 @@ def case_view(
         marks=json.dumps(
             _marks(tags, first, verdicts, flipped, configurations), ensure_ascii=False, separators=(",", ":")
         ),
-        search=f"{case_id} {_cut(asked, 400)}".lower(),
+        search=f"{case_id} {cut(asked, 400)}".lower(),
         source=case.source if case is not None else "",
         left_out=max(0, until - MAX_MESSAGES),
     )
@@ -272,7 +231,7 @@ def _answer(
         error=error,
         facts=_facts(result),
         grades=[_grade(name, one.grades[name], *flips) for name in sorted(one.grades, key=_place(graders))],
-        turns=[_turn(turn) for turn in result.turns],
+        turns=[turn_view(turn) for turn in result.turns],
         repeat=f"repeat {result.key.repeat + 1}",
     )
 
@@ -298,92 +257,42 @@ def _grade(name: str, grade: Grade, worse: Sequence[str], better: Sequence[str])
     score = "–" if grade.score is None else f"{grade.score:.2f}".rstrip("0").rstrip(".")
     telling = not grade.passed or "votes" in grade.details
     details = _details(grade.details) if telling else ""
-    return GradeView(name, score, look, _cut(grade.reason, MAX_REASON_CHARS), details, moved)
+    return GradeView(name, score, look, cut(grade.reason, MAX_REASON_CHARS), details, moved)
 
 
 def _details(details: dict[str, Any]) -> str:
     """What is there of them: an empty list says nothing."""
     there = {name: value for name, value in details.items() if value not in (None, [], {}, "")}
-    return " · ".join(f"{name}: {_value(value, MAX_DETAILS_CHARS // 2)}" for name, value in there.items())[
+    return " · ".join(f"{name}: {value_text(value, MAX_DETAILS_CHARS // 2)}" for name, value in there.items())[
         :MAX_DETAILS_CHARS
     ]
 
 
-def _turn(turn: TurnResult) -> TurnView:
-    parts = [f"{duration(working_ms(turn))} in all"]
-    parts += [f"first text after {duration(turn.first_delta_ms)}"] if turn.first_delta_ms is not None else []
-    parts += [f"waited {duration(turn.queued_ms)} before it began"] if turn.queued_ms >= 1000 else []
-    parts += [turn.prompt] if turn.prompt else []
-    parts += [f"ended with {turn.finish_reason}"] if turn.finish_reason not in {"", "stop"} else []
-    return TurnView(
-        question=_cut(turn.question),
-        answer=_cut(turn.answer),
-        head=" · ".join(parts),
-        pieces=_pieces(turn),
-        steps=[_step(step) for step in turn.steps[:MAX_STEPS]],
-        left_out=max(0, len(turn.steps) - MAX_STEPS),
-        error=f"{turn.error_code or turn.state}: {turn.error_message}" if turn.state != "completed" else "",
-        unrecorded=", ".join(turn.unrecorded),
-    )
-
-
-def _pieces(turn: TurnResult) -> list[Piece]:
-    spans = [
-        (kind, ms) for step in turn.steps for kind, ms in (("model", step.model_ms), ("tools", step.tools_ms)) if ms > 0
-    ]
-    whole = max(sum(ms for _, ms in spans), working_ms(turn), 1)
-    pieces, at = [], 0.0
-    for kind, ms in spans[: 2 * MAX_STEPS]:
-        length = ms / whole * 1000
-        pieces.append(Piece(kind, round(at), max(1, round(length))))
-        at += length
-    return pieces
-
-
-def _step(step: StepTrace) -> StepView:
-    parts = [f"step {step.step}", step.model_id]
-    model = f"model {duration(step.model_ms)}"
-    parts.append(model + (f" (first {duration(step.first_delta_ms)})" if step.first_delta_ms is not None else ""))
-    parts += [f"tools {duration(step.tools_ms)}"] if step.tools_ms else []
-    parts.append(f"{count(step.usage.input_tokens)} → {count(step.usage.output_tokens)} tokens")
-    parts += [f"attempt {step.attempt}"] if step.attempt > 1 else []
-    parts += [step.finish_reason] if step.finish_reason not in {"", "stop", "tool_calls"} else []
-    results = {part.tool_call_id: part for part in step.parts if isinstance(part, ToolResultPart)}
-    calls = []
-    for part in step.parts:
-        if isinstance(part, ToolCallPart):
-            result = results.get(part.tool_call_id)
-            value = None if result is None else _value(result.result)
-            calls.append(CallView(part.name, _value(part.arguments), value, result is None or result.ok))
-    text = "".join(part.text for part in step.parts if isinstance(part, TextPart)).strip()
-    return StepView(" · ".join(part for part in parts if part), calls, _cut(text), step.warning)
-
-
 def _recorded(call: Any) -> CallView:
-    arguments = "any" if call.arguments is None else _value(call.arguments)
-    return CallView(call.name, arguments, _value(call.result), call.ok)
+    arguments = "any" if call.arguments is None else value_text(call.arguments)
+    return CallView(call.name, arguments, value_text(call.result), call.ok)
 
 
 def _expected(expected: Expected) -> list[tuple[str, str]]:
     found = []
     if expected.answer is not None:
-        found.append(("answer", _cut(expected.answer)))
+        found.append(("answer", cut(expected.answer)))
     if expected.facts:
-        found.append(("facts", _cut(" · ".join(expected.facts))))
+        found.append(("facts", cut(" · ".join(expected.facts))))
     if expected.number is not None:
         found.append(("number", f"{expected.number:,.10g}"))
     if expected.tool_calls is not None:
         calls = ", ".join(
-            call.name + (_value(call.arguments, 300) if call.arguments is not None else "")
+            call.name + (value_text(call.arguments, 300) if call.arguments is not None else "")
             for call in expected.tool_calls
         )
         found.append(("tool calls", calls or "none"))
     if expected.refusal is not None:
         found.append(("refusal", "yes" if expected.refusal else "no"))
     if expected.pattern is not None:
-        found.append(("pattern", _cut(expected.pattern, 300)))
+        found.append(("pattern", cut(expected.pattern, 300)))
     if expected.schema is not None:
-        found.append(("schema", _value(expected.schema, 600)))
+        found.append(("schema", value_text(expected.schema, 600)))
     return found
 
 
@@ -443,14 +352,3 @@ def _marks(
         marks += [["worse", name, grader] for grader in worse]
         marks += [["better", name, grader] for grader in better]
     return marks
-
-
-def _value(value: Any, limit: int = MAX_VALUE_CHARS) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return _cut(text, limit)
-
-
-def _cut(text: str, limit: int = MAX_TEXT_CHARS) -> str:
-    if len(text) <= limit:
-        return text
-    return f"{text[:limit]} … ({len(text) - limit:,} more characters)" if limit > 200 else f"{text[: limit - 1]}…"
