@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
 
 from tests.e2e.page.chat_page import ChatPage
 from tests.e2e.page.fake_backend import FakeBackend, serving
 
 CHROMIUM = Path("/usr/bin/chromium")
+expect.set_options(timeout=15_000)  # milliseconds; what is slow here is the machine
 ARGUMENTS = [
     "--headless",
     "--no-sandbox",
