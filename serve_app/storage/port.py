@@ -257,7 +257,7 @@ class Store(ConversationStore, TurnStore, RecordStore, UsageStore, Protocol):
         A conversation that is not ``listed`` goes altogether with the last of its logs.
 
         A store whose records expire by themselves has nothing to do, and returns 0: there a log is gone as soon as the
-        retention it was opened with has passed since its turn's end.
+        retention it was opened with has passed since its turn's end, and such a conversation within a day more.
         """
 
     async def close(self) -> None:

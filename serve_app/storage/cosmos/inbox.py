@@ -101,14 +101,21 @@ def sort_key(shelf: int, updated_us: int, order: int) -> str:
 
 
 class Inbox:
-    """The rows. ``read_head`` gives a conversation's head as it is now, None for none; ``delay_s``: how long rows may wait."""
+    """The rows. ``read_head`` gives a conversation's head as it is now, None for none; ``delay_s``: how long rows may wait;
+    ``passing_s``: how long after its last write the row of a conversation that passes expires."""
 
     def __init__(
-        self, connection: Connection, read_head: Callable[[Partition], Awaitable[Head | None]], *, delay_s: float
+        self,
+        connection: Connection,
+        read_head: Callable[[Partition], Awaitable[Head | None]],
+        *,
+        delay_s: float,
+        passing_s: int,
     ) -> None:
         self._connection = connection
         self._read_head = read_head
         self._delay_s = delay_s
+        self._passing_s = passing_s
         self._waiting: dict[Partition, tuple[Head, bool]] = {}
         self._written: Recent[Partition, int] = Recent(_KNOWN)
         self._locks = Locks()
@@ -193,6 +200,8 @@ class Inbox:
         """Sees that the row shows this head or a later one."""
         row = Row.of(head)
         create = Operation("create", row.id, row.json())
+        if conversation_of(head.partition).passing:
+            create = create.expiring(self._passing_s)
         values = {name: value for name, value in row.json().items() if name not in ("id", "tenantId", "userId")}
         # One patch may set ten fields, and these are ten. All of them: the row may be that of a predecessor of the same id.
         sets: list[Json] = [{"op": "set", "path": f"/{name}", "value": value} for name, value in values.items()]

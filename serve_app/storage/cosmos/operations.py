@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from serve_app.storage.cosmos.documents import Json
 
@@ -34,6 +35,12 @@ class Operation(Struct, frozen=True):
     body: Json | list[Json] | None = None
     etag: str | None = None
     condition: str | None = None
+
+    def expiring(self, seconds: int) -> Operation:
+        """The same, of a document that expires so long after it was written last, unless it says when itself."""
+        if not isinstance(self.body, dict) or self.body.get("ttl") is not None:
+            return self
+        return replace(self, body={**self.body, "ttl": seconds})
 
     def sent(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         """As the SDK takes it, which takes the options apart: made anew for each attempt."""

@@ -29,7 +29,7 @@ from serve_app.storage.cosmos.documents import (
     Prompt,
     TurnDocument,
 )
-from serve_app.storage.cosmos.layout import HEAD, PROMPT, SESSIONS, Partition
+from serve_app.storage.cosmos.layout import HEAD, PROMPT, SESSIONS, Partition, conversation_of
 from serve_app.storage.cosmos.operations import Refused
 from serve_app.storage.cosmos.recent import Locks, Recent
 from serve_app.storage.rules import no_conversation
@@ -53,13 +53,18 @@ def body_lost() -> Gone:
 
 
 class Sessions:
-    """The container of conversations. ``on_head`` is told of each head written, and whether it is a new conversation's."""
+    """The container of conversations. ``on_head`` is told of each head written, and whether it is a new conversation's.
 
-    def __init__(self, connection: Connection, bodies: BodyStore, clock: Callable[[], float]) -> None:
+    ``passing_s``: the documents of a conversation that passes expire so long after they were last written."""
+
+    def __init__(
+        self, connection: Connection, bodies: BodyStore, clock: Callable[[], float], *, passing_s: int
+    ) -> None:
         self.connection = connection
         self.bodies = bodies
         self.clock = clock
         self.on_head: Callable[[Head, bool], None] = lambda _head, _made: None
+        self._passing_s = passing_s
         self._remembered: Recent[tuple[Partition, str], tuple[AnyDocument, float]] = Recent(REMEMBERED)
         self._locks = Locks()
         self._charges: Recent[str, float] = Recent(REMEMBERED)
@@ -158,8 +163,11 @@ class Sessions:
         """
         for name, body in batch.blobs.items():
             await self.bodies.put(name, body)
+        operations = batch.operations
+        if conversation_of(batch.partition).passing:
+            operations = [operation.expiring(self._passing_s) for operation in operations]
         try:
-            etags = await self.connection.write(SESSIONS, batch.partition, batch.operations)
+            etags = await self.connection.write(SESSIONS, batch.partition, operations)
         except Refused as refused:
             for document_id in (*(document.id for document in batch.documents), *batch.forgotten):
                 self._remembered.drop((batch.partition, document_id))
@@ -175,7 +183,7 @@ class Sessions:
             raise
         for document_id in batch.forgotten:
             self._remembered.drop((batch.partition, document_id))
-        by_id = {operation.id: etag for operation, etag in zip(batch.operations, etags, strict=True)}
+        by_id = {operation.id: etag for operation, etag in zip(operations, etags, strict=True)}
         for document in batch.documents:
             self._wrote(msgspec.structs.replace(document, etag=by_id[document.id]))
 

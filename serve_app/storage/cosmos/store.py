@@ -63,6 +63,8 @@ from serve_app.telemetry import logger
 
 CATCH_UP_EVERY_S = 1.0
 """How often the change feed is read at most."""
+PASSES_LATER_S = 86_400
+"""How long after its log a conversation goes that passes: later than any turn of it could still be under way."""
 _MANY = 8
 """How many times as long a call for all conversations of a user may take."""
 
@@ -92,11 +94,12 @@ class CosmosStore:
         self._bodies = bodies
         self._is_checked = False
         self._closes: list[Callable[[], Awaitable[None]]] = []
-        sessions = Sessions(connection, bodies, clock)
+        passing_s = int(retention_s) + PASSES_LATER_S
+        sessions = Sessions(connection, bodies, clock, passing_s=passing_s)
         self.sessions = sessions
         self.usage = usage
         self._days = UsageDays(connection, usage, clock)
-        self._inbox = Inbox(connection, self._head, delay_s=inbox_delay_s)
+        self._inbox = Inbox(connection, self._head, delay_s=inbox_delay_s, passing_s=passing_s)
         sessions.on_head = self._inbox.note
         self.removals = Removals(sessions, self._inbox)
         self.messages = Messages(sessions)
@@ -368,7 +371,7 @@ class CosmosStore:
             self._is_checked = True
 
     async def prune_events(self, *, older_than_s: float, limit: int = 1000) -> int:  # noqa: ARG002 - the port's
-        """Logs expire by themselves."""
+        """Logs expire by themselves, and so do conversations that pass."""
         return 0
 
     async def close(self) -> None:

@@ -10,11 +10,12 @@ from msgspec.structs import replace
 from serve_app.domain.conversation import TextPart
 from serve_app.domain.events import EventRecord
 from serve_app.domain.ids import TurnKey
-from serve_app.errors import Conflict, Gone
+from serve_app.errors import Conflict, Gone, NotFound
 from serve_app.settings import StoreSettings
 from serve_app.storage.cosmos import CosmosStore, layout, messages
 from tests.contract.cosmos_account import real_account
 from tests.contract.store_inputs import (
+    ANNA,
     PROMPT,
     Clock,
     accepted,
@@ -228,3 +229,27 @@ async def test_turns_go_on_while_their_partitions_are_split(replicas: Replicas) 
         assert await shown(stores[0], conversation_key(f"c{number}")) == expected
     assert await stores[0].find_abandoned_turns() == []
     assert len(replicas.account.sim.ranges("sessions")) == 5
+
+
+@simulated
+async def test_requests_and_trials_go_altogether_a_day_after_their_logs(replicas: Replicas) -> None:
+    store = await replicas.start(limits=StoreSettings(event_retention_s=100))
+    rest = "01ARZ3NDEKTSV4RRFFQ69G5FAW"
+    passing = [conversation_key(f"{prefix}_{rest}") for prefix in ("v1", "trial")]
+    staying = [conversation_key("c1"), conversation_key(f"shadow_{rest}")]
+    for key in (*passing, *staying):
+        await completed(store, key)
+    await store.list_conversations(ANNA)  # all rows of the list are written
+    replicas.account.sim.clock.advance(86_400)
+    other = await replicas.start()
+    for key in (*passing, *staying):
+        assert len((await other.list_messages(key)).items) == 2
+    replicas.account.sim.clock.advance(200)
+    another = await replicas.start()
+    for key in passing:
+        with pytest.raises(NotFound):
+            await another.get_conversation(key)
+    for key in staying:
+        assert len((await another.list_messages(key)).items) == 2
+    left = [*replicas.account.sim.documents("sessions"), *replicas.account.sim.documents("inbox")]
+    assert not [document for document in left if any(key.conversation_id in str(document) for key in passing)]
