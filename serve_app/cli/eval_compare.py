@@ -48,19 +48,32 @@ def compare(
     tags: Annotated[bool, typer.Option("--tags", help="Also by tag.")] = False,
     flips: Annotated[int, typer.Option(min=0, max=200, help="How many of the worst regressions are listed.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="NEW",
+            help="Make a folder of both runs' results, with a report and whatever else a run has.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Compare configurations case by case: what got better, what worse, and what chance explains.
 
-    With one folder its configurations are held against the baseline, with two the same configuration before and after.
+    With one folder its configurations are held against the baseline, with two the same configuration before and after. What
+    `--out` makes of two is a run of its own, for `parley eval gate`, `grade` and `labels`: its baseline is of DIR.
 
     Examples:
 
     - `parley eval compare evaluations/nightly --tags`
     - `parley eval compare evaluations/monday evaluations/tuesday`
+    - `parley eval compare evaluations/accepted evaluations/branch --out evaluations/change` and then, for a CI,
+      `parley eval gate evaluations/change --no-regression`
 
     Exit codes: 0 done, 2 a folder holds no run, or nothing in them can be compared.
     """
-    if other is None:
+    if out is not None:
+        _join(folder, other, out, configuration, baseline)
+    elif other is None:
         _one(folder, configuration, baseline, tags=tags, flips=flips, as_json=as_json)
     else:
         _two(folder, other, configuration, baseline, tags=tags, flips=flips, as_json=as_json)
@@ -119,6 +132,19 @@ def _two(
             console, f"{pair.after} against {pair.before}, {pair.cases:,} cases", pair.comparisons, pair.changes,
             [pair.case_changes], tags=tags, flips=flips,
         )  # fmt: skip
+
+
+def _join(folder: Path, other: Path | None, out: Path, configuration: str | None, baseline: str | None) -> None:
+    from serve_app.cli.eval_report import report_lines
+    from serve_app.cli.load_run import parley_version
+    from serve_app.evaluation.joined_run import join_runs
+
+    if other is None:
+        raise ConfigError(f"--out is for two runs: parley eval compare {folder} DIR2 --out {out}.")
+    made = join_runs(folder, other, out, configuration=configuration, baseline=baseline, version=parley_version())
+    typer.echo(f"{made.cases:,} cases that both runs have are in {out}.")
+    for line in report_lines(out):
+        typer.echo(line)
 
 
 def _print_json(value: object) -> None:

@@ -91,7 +91,7 @@ async def go_on(folder: Path, run: RunFile, how: How, settings: Settings, screen
     with RunStore.open(folder, writing=True) as store:
         if store.meta.kind != "run":
             raise ConfigError(
-                f"The folder {folder} holds pairs of a shadow, and no run that could go on; grade or report it."
+                f"The folder {folder} holds a {store.meta.kind}, and no run that could go on; grade or report it."
             )
         if not store.meta.cases:
             dataset = await asyncio.to_thread(open_dataset, run.dataset)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from serve_app.cli.eval_export import counted, instant, open_source, reading_bar, wanted_redaction
+from serve_app.cli.load_run import parley_version
 from serve_app.cli.main import EXIT_FAILED
 from serve_app.cli.redaction_options import Names, PersonField
 from serve_app.credentials import Secrets
@@ -85,7 +86,7 @@ async def _shadow(
             written = await run.write(
                 out,
                 name="shadow",
-                version=_version(),
+                version=parley_version(),
                 simulated=needs_simulated_provider(settings, secrets),
                 on_turn=show,
             )
@@ -109,12 +110,3 @@ def _tell(run: ShadowRun, out: Path, *, redacted: bool) -> None:
     console.print(table)
     if counts.written:
         console.print(f"\nWritten to {out}. Now grade it: parley eval grade {out} --graders FILE", soft_wrap=True)
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("parley")
-    except PackageNotFoundError:
-        return ""

@@ -47,6 +47,7 @@ def _run(facts: RunFacts) -> Iterator[str]:
         yield (
             "The model was simulated: the figures show that the evaluation works, and say nothing about a real model."
         )
+    yield from meta.notes
     if meta.kind == "shadow":
         yield (
             "Shadow: the baseline's answers are those that users were given; the candidates were asked the same beside, with the"

@@ -33,6 +33,7 @@ MAX_CASES = 500
 MAX_CASE_CHARS = 10_000_000
 """Of all cases of a page together."""
 MOST_REGRESSIONS = 10
+KINDS = {"run": "Evaluation", "shadow": "Shadow", "comparison": "Comparison"}
 CHANGES = [
     ("worse", "no longer passes"), ("better", "now passes"), ("missed", "does not pass"), ("failed", "turn failed"),
 ]  # fmt: skip
@@ -83,7 +84,7 @@ def report_page(
         style="report.css",
         script="report.js",
         report=report,
-        kicker=" · ".join(["Shadow" if report.run.meta.kind == "shadow" else "Evaluation", report.run.meta.name]),
+        kicker=f"{KINDS[report.run.meta.kind]} · {report.run.meta.name}",
         facts=facts(report),
         parts=[part for part in parts if part is not None],
         tiles=tiles(report),

@@ -50,7 +50,8 @@ class RunMeta(Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_at: float
     configurations: tuple[ConfigurationMeta, ...]
     baseline: str
-    kind: Literal["run", "shadow"] = "run"
+    kind: Literal["run", "shadow", "comparison"] = "run"
+    """Cases that were run; live turns beside what was mirrored of them; configurations of two runs, side by side."""
     description: str = ""
     mode: EvaluationMode = "next-turn"
     tenant: str = ""
@@ -71,6 +72,8 @@ class RunMeta(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ended: Ended = "running"
     finished_at: float | None = None
     worked_s: float = 0.0
+    notes: tuple[str, ...] = ()
+    """What makes a comparison's two runs unlike."""
     dropped_microusd: int = 0
     """What results cost that were taken out to be run again."""
 

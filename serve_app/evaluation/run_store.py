@@ -29,6 +29,11 @@ BATCH = 500
 """Cases written in one transaction."""
 
 
+StoredGrade = tuple[CellKey, str, str, Grade | None]
+"""A cell, the grader's name, what it was made by (a fingerprint of the grader's settings), and the grade; None says that the
+grader had nothing to say."""
+
+
 class GradedResult(Struct, frozen=True):
     """A result and the grades it has, by grader's name; a grader that had nothing to say is not among them."""
 
@@ -294,9 +299,8 @@ class RunStore:
         self._meta = meta
         return len(failed)
 
-    def save_grades(self, grades: Sequence[tuple[CellKey, str, str, Grade | None]]) -> None:
-        """Each is a cell, the grader's name, what it was made by (a fingerprint of the grader's settings), and the grade; None
-        says that the grader had nothing to say. Replaces the grades that these graders had given to these cells."""
+    def save_grades(self, grades: Sequence[StoredGrade]) -> None:
+        """Replaces the grades that these graders had given to these cells."""
         rows = [
             (
                 self._position(key.case_id), self._places[key.configuration], key.repeat, grader, made_by,
@@ -307,6 +311,21 @@ class RunStore:
             for key, grader, made_by, grade in grades
         ]  # fmt: skip
         self._database.write([("INSERT OR REPLACE INTO grade VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)])
+
+    def grades_of(self, case_id: str) -> list[StoredGrade]:
+        """All of a case's."""
+        names = self._meta.names
+        return [
+            (
+                CellKey(configuration=names[place], case_id=case_id, repeat=repeat), grader, made_by,
+                None if body is None else unpack(body, Grade),
+            )
+            for place, repeat, grader, made_by, body in self._database.read(
+                "SELECT configuration, repeat, grader, made_by, g.body FROM grade g JOIN cases c USING (position) "
+                "WHERE case_id = ? ORDER BY configuration, repeat, grader",
+                (case_id,),
+            )
+        ]  # fmt: skip
 
     def graders(self) -> tuple[str, ...]:
         """The names of those that have given grades."""

@@ -47,17 +47,13 @@ def compare_runs(one: Path, other: Path, configuration: str | None = None, basel
         names = [info.name for info in graders]
         before = read_scores(first.results(), first.meta.names, names)
         after = read_scores(second.results(), second.meta.names, names)
-        chosen = _pairs(first, second, configuration, baseline)
-        notes = tuple(_notes(first, second, before, after, graders))
+        chosen = chosen_pairs(first, second, configuration, baseline)
+        notes = tuple(notes_on(first, second, before, after, graders))
     pairwise = [info.name for info in graders if info.pairwise]
     measured = [info.name for info in graders if info.measured]
     found = []
     for theirs, ours in chosen:
-        labels = (f"{one.name}/{theirs}", f"{other.name}/{ours}")
-        if labels[0] == labels[1]:
-            labels = (f"{one}/{theirs}", f"{other}/{ours}")
-        if labels[0] == labels[1]:
-            raise ConfigError(f"Both are {theirs} of the run in {one}; name two runs, or two configurations of it.")
+        labels = pair_labels(one, other, theirs, ours)
         table = joined(before, after, theirs, ours, labels)
         # A pairwise grader compared with its own run's baseline: across runs that says nothing.
         table.graders = [name for name in table.graders if name not in pairwise]
@@ -75,7 +71,20 @@ def compare_runs(one: Path, other: Path, configuration: str | None = None, basel
     return TwoRuns(notes=notes, pairs=tuple(found))
 
 
-def _pairs(first: RunStore, second: RunStore, configuration: str | None, baseline: str | None) -> list[tuple[str, str]]:
+def pair_labels(one: Path, other: Path, theirs: str, ours: str) -> tuple[str, str]:
+    """What configurations of two folders are called beside each other. Raises ConfigError where they are one and the same."""
+    labels = (f"{one.name}/{theirs}", f"{other.name}/{ours}")
+    if labels[0] == labels[1]:
+        labels = (f"{one}/{theirs}", f"{other}/{ours}")
+    if labels[0] == labels[1]:
+        raise ConfigError(f"Both are {theirs} of the run in {one}; name two runs, or two configurations of it.")
+    return labels
+
+
+def chosen_pairs(
+    first: RunStore, second: RunStore, configuration: str | None, baseline: str | None
+) -> list[tuple[str, str]]:
+    """Which configuration of the second is held against which of the first; see ``compare_runs``. Raises ConfigError."""
     for name, store in ((configuration, second), (baseline, first)):
         if name is not None and name not in store.meta.names:
             there = ", ".join(store.meta.names)
@@ -104,10 +113,11 @@ def _digest(case: Case) -> bytes:
     return hashlib.blake2b(case_content(case), digest_size=12).digest()
 
 
-def _notes(
+def notes_on(
     first: RunStore, second: RunStore, before: ScoreTable, after: ScoreTable, graders: Sequence[GraderInfo]
 ) -> Iterator[str]:
-    """``graders`` are the second run's."""
+    """What makes the runs unlike, in sentences. ``graders`` are the second run's. Raises ConfigError where they have no case in
+    common."""
     theirs = {info.name: info for info in graders_of(run_file_of(first.folder), first)}
     shared = len(set(before.case_ids) & set(after.case_ids))
     if not shared:

@@ -116,6 +116,29 @@ def test_two_runs_are_compared_over_the_cases_that_both_have(folder: Path, tmp_p
     assert facts.endswith("worse")
 
 
+def test_two_runs_make_a_third_that_has_a_page_and_passes_a_gate_or_not(folder: Path, tmp_path: Path) -> None:
+    worse = Behaviour("assistant@v1", {"facts": 0.4, "tool_calls": 0.93, "helpful": 0.80, "number": 0.88})
+    later = write_run(tmp_path / "later", (worse,), cases=100)
+    result = parley("compare", folder, later, "--out", tmp_path / "both")
+
+    assert result.exit_code == 0, result.output
+    assert "later/assistant@v1 is worse than run/assistant@v1 at facts" in result.output
+    page = (tmp_path / "both" / "report.html").read_text()
+    assert "Comparison · later/assistant@v1 against run/assistant@v1" in page
+    gate = parley("gate", tmp_path / "both", "--no-regression")
+    assert gate.exit_code == 1, gate.output
+    assert "is worse than run/assistant@v1 at facts" in gate.output
+    resumed = parley("resume", tmp_path / "both")
+    assert resumed.exit_code == 2
+
+
+def test_one_run_alone_makes_no_other(folder: Path, tmp_path: Path) -> None:
+    result = parley("compare", folder, "--out", tmp_path / "both")
+
+    assert result.exit_code == 2
+    assert "--out is for two runs" in result.output
+
+
 def test_a_run_is_not_compared_with_itself(folder: Path) -> None:
     result = parley("compare", folder, folder)
 
