@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import glob
 import time
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -15,9 +16,12 @@ from serve_app.cli.eval_graph import GraphChoice
 from serve_app.cli.interrupts import end_like_ctrl_c
 from serve_app.cli.main import EXIT_FAILED, EXIT_INTERRUPTED
 from serve_app.errors import ConfigError
+from serve_app.evaluation.run_folder import RUN_DATABASE, RUN_FILE
 from serve_app.settings import Settings
 
 if TYPE_CHECKING:
+    from serve_app.cli.eval_go import How
+    from serve_app.cli.eval_screen import EvalScreen
     from serve_app.evaluation.graders.config import GraderConfig
     from serve_app.evaluation.run_file import RunFile
     from serve_app.evaluation.run_meta import Ended
@@ -63,13 +67,19 @@ def run(
         typer.Option("--set", metavar="KEY=VALUE", help="Another value in the run file, such as concurrency.max=4."),
     ] = None,
     yes: Yes = False,
+    resumed: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the run in --out, or with the last one of this name, where there is one."
+        ),
+    ] = False,
     config: Config = None,
 ) -> None:
     """Run the cases of a data set under every configuration of a run file, grade the answers, and write a report.
 
     Every answer is a turn of the graph, at the lowest priority: people who use it come first. Results are kept as they come, so
-    that a run which was stopped or killed goes on with `parley eval resume`; nothing is run, paid or counted twice. Ctrl-C lets
-    what is under way end, a second one does not.
+    that a run which was stopped or killed goes on with `parley eval resume`, or with the same command and `--resume`; nothing is
+    run, paid or counted twice. Ctrl-C lets what is under way end, a second one does not.
 
     Examples:
 
@@ -84,8 +94,11 @@ def run(
 
     changes = (*(settings or ()), *((f"sample.first={limit}",) if limit is not None else ()))
     chosen = load_run_file(file, changes)
-    folder = out or EVALUATIONS / f"{chosen.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     how = How(graph=graph, workers=workers, max_cost_usd=max_cost, yes=yes)
+    begun = _begun(chosen.name, out) if resumed else None
+    if begun is not None:
+        _resume(begun, how, config, asked=chosen)
+    folder = out or EVALUATIONS / f"{chosen.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     _finish(folder, _with_screen(lambda screen: go_new(chosen, folder, how, Settings.load(config), screen)))
 
 
@@ -104,13 +117,35 @@ def resume(
 
     Exit codes: as of `parley eval run`.
     """
-    from serve_app.cli.eval_go import How, go_on
+    from serve_app.cli.eval_go import How
 
-    how = How(graph=graph, workers=workers, max_cost_usd=max_cost, yes=True)
+    _resume(folder, How(graph=graph, workers=workers, max_cost_usd=max_cost, yes=True), config, failed=failed)
+
+
+def _resume(
+    folder: Path, how: How, config: Path | None, *, failed: bool = False, asked: RunFile | None = None
+) -> NoReturn:
+    """``asked``: the run file that was named, where one was; the folder's own counts."""
+    from serve_app.cli.eval_go import go_on
+
     chosen = _run_file(folder)
-    _finish(
-        folder, _with_screen(lambda screen: go_on(folder, chosen, how, Settings.load(config), screen, failed=failed))
-    )
+
+    async def go(screen: EvalScreen) -> Ended:
+        if asked is not None:
+            screen.say(f"The run in {folder} goes on.")
+            if asked != chosen:
+                screen.say(
+                    f"The run file, or what --set and --limit say, differs from {folder / RUN_FILE}, by which it goes on."
+                )
+        return await go_on(folder, chosen, how, Settings.load(config), screen, failed=failed)
+
+    _finish(folder, _with_screen(go))
+
+
+def _begun(name: str, out: Path | None) -> Path | None:
+    """The run that there is: in ``out``, or else the last of this name."""
+    there = [out] if out is not None else sorted(EVALUATIONS.glob(f"{glob.escape(name)}-{'[0-9]' * 8}-{'[0-9]' * 6}"))
+    return next((folder for folder in reversed(there) if (folder / RUN_DATABASE).is_file()), None)
 
 
 def grade(
@@ -130,7 +165,6 @@ def grade(
     """
     from serve_app.cli import eval_go
     from serve_app.evaluation.run_file import load_graders
-    from serve_app.evaluation.run_folder import RUN_FILE
 
     chosen = _run_file(folder) if (folder / RUN_FILE).is_file() else None
     configs: tuple[GraderConfig, ...]
@@ -148,7 +182,6 @@ def grade(
 
 def _run_file(folder: Path) -> RunFile:
     from serve_app.evaluation.run_file import load_run_file
-    from serve_app.evaluation.run_folder import RUN_FILE
     from serve_app.evaluation.run_store import RunStore
 
     if not (folder / RUN_FILE).is_file():
@@ -168,7 +201,7 @@ def _with_screen(go: Any) -> Ended:
         return asyncio.run(work)
 
 
-def _finish(folder: Path, ended: Ended) -> None:
+def _finish(folder: Path, ended: Ended) -> NoReturn:
     """Says what there is, writes the report, and leaves with the exit code."""
     from serve_app.cli.eval_report import report_lines
     from serve_app.evaluation.run_store import RunStore

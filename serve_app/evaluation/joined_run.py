@@ -46,8 +46,9 @@ def join_runs(
     with RunStore.open(one) as first, RunStore.open(other) as second:
         pairs = chosen_pairs(first, second, configuration, baseline)
         if len(pairs) > 1:
+            choice = ", ".join(candidate for _, candidate in pairs)
             raise ConfigError(
-                f"A page holds one configuration against another; say with --configuration which: {', '.join(ours for _, ours in pairs)}."
+                f"A page holds one configuration against another; say with --configuration which: {choice}."
             )
         ((theirs, ours),) = pairs
         infos = graders_of(run_file_of(other), second)

@@ -25,7 +25,7 @@ from serve_app.errors import ConfigError
 from serve_app.evaluation.case_files import write_cases
 from serve_app.evaluation.dataset import open_dataset
 from serve_app.evaluation.results import CellKey
-from serve_app.evaluation.run_folder import GRAPH_FOLDER, RUN_DATABASE
+from serve_app.evaluation.run_folder import GRAPH_FOLDER
 from serve_app.evaluation.run_store import RunStore
 from serve_app.settings import PROJECT_ROOT
 
@@ -119,9 +119,8 @@ def killed(file: Path, folder: Path, kills: int, seed: int, cases: int) -> list[
 
 
 def begin(file: Path, folder: Path) -> subprocess.Popen[bytes]:
-    if (folder / RUN_DATABASE).exists():
-        return start("resume", folder, "--graph", "local", folder)
-    return start("run", file, "--out", folder, "--graph", "local", folder)
+    """The run, or what is missing of it."""
+    return start("run", file, "--out", folder, "--graph", "local", "--resume", folder)
 
 
 def end(runner: subprocess.Popen[bytes]) -> None:

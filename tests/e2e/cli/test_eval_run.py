@@ -37,7 +37,7 @@ def test_ctrl_c_lets_what_is_under_way_end_and_the_run_goes_on_later(tmp_path: P
     with RunStore.open(folder) as store:
         assert (store.meta.ended, store.totals().results) == ("complete", CASES)
     assert (folder / "report.html").is_file()
-    again = begin(file, folder)
+    again = start("resume", folder, "--graph", "local", folder)
     try:
         assert again.wait(60) == 0
     finally:

@@ -12,9 +12,11 @@ from typer.testing import CliRunner, Result
 
 from serve_app.cli.main import app
 from serve_app.evaluation.results import Grade
+from serve_app.evaluation.run_file import run_file_yaml
 from serve_app.evaluation.run_folder import JUNIT, LABELS, REPORT_HTML, REPORT_JSON, RESULTS, RUN_FILE
 from serve_app.evaluation.run_meta import GraderMeta
 from serve_app.evaluation.run_store import RunStore
+from tests.unit.evaluation.runs import run_file
 from tests.unit.evaluation.synthetic_run import V1, V2, Behaviour, write_run
 
 
@@ -261,3 +263,19 @@ def test_a_folder_without_a_run_cannot_go_on_and_one_of_a_shadow_neither(tmp_pat
     assert (nothing.exit_code, shadow.exit_code) == (2, 2)
     assert "holds no run" in nothing.output
     assert "has no run file" in shadow.output
+
+
+def test_with_resume_the_last_run_of_a_name_goes_on_and_pays_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for day, cases in ((21, 3), (22, 4)):
+        done = write_run(tmp_path / "evaluations" / f"small-202611{day}-101500", (V1,), cases=cases)
+        (done / RUN_FILE).write_text(run_file_yaml(run_file(graders=[])))
+    (tmp_path / "small.yaml").write_text(run_file_yaml(run_file(graders=[], repeats=2)))
+    result = parley("run", "small.yaml", "--resume")
+
+    assert result.exit_code == 0, result.output
+    assert "Nothing is missing." in result.stderr
+    assert "The run in evaluations/small-20261122-101500 goes on." in result.stderr
+    assert "differs from evaluations/small-20261122-101500/run.yaml" in result.stderr
