@@ -7,7 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from serve_app.domain.generation import ModelSettings
-from serve_app.domain.trial import ToolMode
+from serve_app.domain.trial import RecordedCall, ToolMode
 
 EvaluationMode = Literal["next-turn", "replay", "single-shot"]
 """The recorded history and a new answer to its last question; all questions anew, each after our own replies; the last
@@ -58,6 +58,8 @@ class RunMeta(Struct, frozen=True, kw_only=True, omit_defaults=True):
     role: str | None = None
     """As whom cases are asked that say nothing of it. A run that goes on asks as it began, or the same turn would be another one.
     """
+    replies: tuple[RecordedCall, ...] = ()
+    """What simulated tools answer beside the recorded calls; as it began, too."""
     repeats: int = 1
     seed: int = 1
     graders: tuple[GraderMeta, ...] = ()

@@ -51,6 +51,7 @@ def new_meta(run: RunFile, graph: GraphView, dataset: Dataset, version: str) -> 
         mode=run.mode,
         tenant=run.tenant,
         role=run.role,
+        replies=tuple(reply.call for reply in run.replies),
         repeats=run.repeats,
         seed=run.seed,
         graders=grader_metas(run.graders),
@@ -99,7 +100,7 @@ def asking(run: RunFile, meta: RunMeta) -> Asking:
         tenant=meta.tenant or run.tenant,
         role=meta.role if meta.tenant else run.role,
         timeout_s=run.timeout_s,
-        replies=tuple(reply.call for reply in run.replies),
+        replies=meta.replies if meta.tenant else tuple(reply.call for reply in run.replies),
     )
 
 

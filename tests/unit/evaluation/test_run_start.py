@@ -35,6 +35,8 @@ GRAPH = GraphView(
     where="local",
 )  # fmt: skip
 
+REPLY = {"name": "crm.find_account", "result": "nothing"}
+
 
 def test_a_configuration_is_resolved_to_the_version_in_use_and_keeps_its_model() -> None:
     run = run_file(
@@ -64,13 +66,14 @@ def test_what_there_is_not_is_told_before_anything_is_run(configuration: dict[st
         resolved(run_file(configurations=[{"name": "a"} | configuration]), GRAPH)
 
 
-def test_a_run_that_goes_on_asks_as_whom_it_began(tmp_path: Path) -> None:
+def test_a_run_that_goes_on_asks_as_it_began(tmp_path: Path) -> None:
     write_cases(tmp_path / "cases.jsonl", [case(1)])
-    run = run_file(dataset=tmp_path / "cases.jsonl", tenant="acme", role="sales", timeout_s=60)
+    run = run_file(dataset=tmp_path / "cases.jsonl", tenant="acme", role="sales", timeout_s=60, replies=[REPLY])
     begun = new_meta(run, GRAPH, open_dataset(run.dataset), "1.0")
     changed = run_file(dataset=tmp_path / "cases.jsonl", tenant="globex", timeout_s=90)
     how = asking(changed, begun)
     assert (how.tenant, how.role, how.timeout_s) == ("acme", "sales", 90)
+    assert [(call.name, call.result) for call in how.replies] == [("crm.find_account", "nothing")]
 
 
 def test_a_folder_that_was_cut_off_while_its_cases_were_copied_gets_the_rest(tmp_path: Path) -> None:
