@@ -24,8 +24,8 @@ from serve_app.storage.port import MAX_PAGE, Store
 from serve_app.telemetry import logger
 
 KIND = "shadow"
-SHADOW_USER = "shadow"
-"""Who owns the trials, in the live turn's tenant."""
+SHADOW_USER = "~shadow"
+"""Who owns the trials, in the live turn's tenant. Nobody can be called so."""
 CHOICES = 8
 
 log = logger("turns.shadow")

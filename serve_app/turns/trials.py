@@ -34,8 +34,8 @@ from serve_app.tools.port import ToolExecutor
 from serve_app.turns.stage import TurnsStage
 from serve_app.turns.trial_turn import prompt_label
 
-EVALUATION_USER = "evaluation"
-"""Who owns an evaluation's turns, in the tenant that it is for."""
+EVALUATION_USER = "~evaluation"
+"""Who owns an evaluation's turns, in the tenant that it is for. Nobody can be called so."""
 
 FIRST_LOOK_S = 0.05
 MAX_LOOK_S = 1.0

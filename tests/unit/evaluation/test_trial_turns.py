@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from msgspec.structs import replace
 
+from serve_app.domain.access import USER_ID
 from serve_app.domain.conversation import Message, TextPart, ToolCallPart, ToolResultPart
 from serve_app.domain.ids import ConversationKey, TurnKey
 from serve_app.domain.trial import RecordedCall
@@ -16,8 +17,9 @@ from serve_app.evaluation.cases import Case, CaseMessage
 from serve_app.evaluation.results import CellKey, TurnResult
 from serve_app.evaluation.run_meta import ConfigurationMeta, EvaluationMode
 from serve_app.evaluation.trial_turns import Asking, new_turn, questions, turn_result
+from serve_app.turns.shadow_records import SHADOW_USER
 from serve_app.turns.trial_tools import NOT_RECORDED
-from serve_app.turns.trials import TrialEnd, TrialFailure
+from serve_app.turns.trials import EVALUATION_USER, TrialEnd, TrialFailure
 
 EARLY = RecordedCall(name="crm.find_account", arguments={"name": "Contoso"}, result={"id": 1})
 LATE = RecordedCall(name="crm.find_account", arguments={"name": "Contoso"}, result={"id": 2})
@@ -105,7 +107,7 @@ def test_the_case_says_who_asks_and_the_run_says_it_where_the_case_does_not() ->
     for case, tenant, role in ((CASE, "globex", "sales"), (replace(CASE, tenant=None, role=None), "acme", "hr")):
         new = asked("next-turn", case=case)
         assert new.query.trial is not None and new.query.trial.acting is not None
-        assert (new.principal.tenant_id, new.principal.user_id) == (tenant, "evaluation")
+        assert (new.principal.tenant_id, new.principal.user_id) == (tenant, EVALUATION_USER)
         assert (new.query.trial.acting.tenant_id, new.query.trial.acting.roles) == (tenant, (role,))
 
 
@@ -195,3 +197,8 @@ def test_a_turn_that_failed_says_why() -> None:
     assert (kept.state, kept.error_code, kept.error_message) == ("failed", "upstream_failed", "It is down.")
     with pytest.raises(ValueError, match="has not ended"):
         turn_result(ended("running"))
+
+
+def test_nobody_can_be_who_owns_trials() -> None:
+    assert USER_ID.fullmatch("ana")
+    assert not any(USER_ID.fullmatch(owner) for owner in (EVALUATION_USER, SHADOW_USER))
