@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -101,9 +102,34 @@ def test_several_workers_run_every_cell_once_though_their_driver_is_killed(graph
     finally:
         command.kill()
         command.wait(30)
-    before = results(folder)
-    assert before < 2 * CASES, "it was killed too late to show anything"
+    assert results(folder) < 2 * CASES, "it was killed too late to show anything"
     said = wait(evaluation(graph, "resume", folder, "--workers", "2"))
+    check_every_cell_once(graph, folder, said)
+
+
+def test_a_worker_that_is_killed_is_replaced_and_its_cells_are_found_as_they_are(
+    graph: ParleyServer, tmp_path: Path
+) -> None:
+    file, folder = written(tmp_path), tmp_path / "run"
+    command = evaluation(graph, "run", file, "--out", folder, "--workers", "2")
+    try:
+        until(lambda: (folder / "run.sqlite").exists() and results(folder) > 0, command)
+        worker = cell_workers(graph)[0]
+        worker.kill()
+        assert results(folder) < 2 * CASES, "it was killed too late to show anything"
+        said = wait(command)
+    finally:
+        command.kill()
+        command.wait(30)
+    check_every_cell_once(graph, folder, said)
+
+
+def cell_workers(graph: ParleyServer) -> list[psutil.Process]:
+    """The processes of the evaluation's actors on the graph's cluster."""
+    return [one for one in graph.run.processes() if any("CellWorker" in word for word in one.cmdline())]
+
+
+def check_every_cell_once(graph: ParleyServer, folder: Path, said: str) -> None:
     assert f"{2 * CASES} of {2 * CASES} results are in" in said
     with RunStore.open(folder) as store:
         every = list(store.results())
