@@ -225,7 +225,10 @@ async def test_many_streams_run_at_once_beyond_the_clients_usual_limit() -> None
         await asyncio.wait_for(everyone.wait(), WAIT_S)
         await stream(*text_events("a"))(exchange)
 
-    async with WireServer(answer) as server, gateway(openai_provider(server.base_url, max_retries=0)) as models:
+    async with (
+        WireServer(answer) as server,
+        gateway(openai_provider(server.base_url, max_retries=0, connect_timeout_s=20)) as models,
+    ):
         results = await asyncio.gather(*(models.generate(ask(timeout_s=30), Sink()) for _ in range(streams)))
     assert {generation.text for generation in results} == {"a"}
 

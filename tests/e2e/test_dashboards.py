@@ -33,10 +33,13 @@ ELSEWHERE = {
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ParleyServer]:
-    """A graph in which everything happens that there is a metric for: prices, quotas, slow and missing providers, a limit."""
+    """A graph in which everything happens that there is a metric for: prices, quotas, slow and missing providers, a limit, a
+    shadow."""
     folder = tmp_path_factory.mktemp("watched")
     port = free_port()
     script = str(FOLDER / "provider_script.yaml")
+    shadow = folder / "shadow.yaml"
+    shadow.write_text("share: 1.0\ncandidates: [{name: again}]\n")
     server = ParleyServer(
         folder,
         variables={
@@ -47,6 +50,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ParleyServer]:
             "PARLEY_ANSWER_CACHE__BACKEND": "memory",
             "PARLEY_ANSWER_CACHE__ANY_TEMPERATURE": "true",
             "PARLEY_LIMITS__USER_CONCURRENT_TURNS": "1",
+            "PARLEY_SHADOW": str(shadow),
         },
     )
     with companions(folder, port, "provider", "--script", script, "--api-key", API_KEY):

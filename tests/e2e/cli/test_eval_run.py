@@ -71,7 +71,7 @@ def test_a_tool_server_that_is_not_there_is_told_before_anything_is_run(tmp_path
     down = {"PARLEY_COMPANIONS__TOOLS": "false"}
     runner = start("run", file, "--out", folder, "--graph", "local", folder, variables=down)
     try:
-        assert runner.wait(START_S) == 0, folder.with_suffix(".log").read_text()
+        assert runner.wait(RUN_S) == 0, folder.with_suffix(".log").read_text()
     finally:
         end(runner)
     told = folder.with_suffix(".log").read_text()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 """Longest time a test waits for anything here."""
 
 

@@ -27,7 +27,7 @@ TOOLBOX = Path(__file__).parent / "toolbox.py"
 SETTINGS = ToolSettings(refresh_s=30, connect_timeout_s=5, retry_min_s=0.05, retry_max_s=0.2)
 SALES = Principal(tenant_id="acme", user_id="ann", roles=("sales",))
 GUEST = Principal(tenant_id="acme", user_id="gus", roles=("guest",))
-DONE_S = 10.0
+DONE_S = 30.0
 """Bound for anything a test waits for."""
 
 

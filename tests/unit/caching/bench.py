@@ -18,7 +18,7 @@ from serve_app.storage.port import Store
 from tests.contract.store_inputs import Clock
 
 TTL_S = 300.0
-WAIT_S = 10.0
+WAIT_S = 30.0
 
 
 class Hold:

@@ -10,7 +10,7 @@ from serve_app.domain.events import EventRecord, TextDelta
 from serve_app.ingress.follower import Follower
 from serve_app.turns.port import TailEnd, TailItem
 
-WAIT_S = 5.0
+WAIT_S = 30.0
 
 
 def record(seq: int) -> EventRecord:

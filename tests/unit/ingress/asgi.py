@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from starlette.types import ASGIApp
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 Frame = dict[str, Any]
 
 

@@ -21,7 +21,7 @@ from tests.unit.ingress.asgi import Client
 from tests.unit.ingress.stages import StubTools, make_stages
 from tests.unit.ingress.whole import real_turns
 
-WAIT_S = 10
+WAIT_S = 30
 CHAT = ("/v1/chat/completions", {"model": "small", "messages": [{"role": "user", "content": "Hi"}]})
 RESPONSE = ("/v1/responses", {"model": "small", "input": "Hi"})
 

@@ -19,7 +19,7 @@ from serve_app.models.port import TextSink
 from serve_app.telemetry import MemoryMetrics
 from tests.unit.models.resilience.timing import Chance
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 NEVER_S = 600.0
 Behaviour = Callable[["Request"], Awaitable[Generation]]
 
