@@ -73,13 +73,13 @@ test-long: setup-test peers  ## what takes long: end to end over Azure's stores,
 	$(BIN)/python -m pytest tests/e2e $(WAITING:%=--ignore=%) -k azure
 	$(BIN)/python -m pytest -n 4 $(PATIENT)
 	$(BIN)/python -m pytest $(LONG)
-	$(BIN)/python -m pytest tests/capacity -k tool
+	$(BIN)/python -m pytest tests/capacity -k "named and tool"
 
 chaos: setup-test  ## kill, stall and cut a running graph, and print what became of its turns
 	$(BIN)/python -m tests.chaos $(CHAOS)
 
 capacity-test: setup-test  ## predict the limit of graphs that are slow on purpose, measure it, and compare (10 minutes)
-	$(BIN)/python -m pytest -s tests/capacity
+	$(BIN)/python -m pytest -s tests/capacity -k within_a_fifth
 
 lint: setup-test  ## format, lint, import direction, types
 	$(BIN)/ruff format --check .
