@@ -37,16 +37,19 @@ def mapping_in(content: bytes, path: Path, called: str, holding: str) -> dict[st
     return values
 
 
-def problem(tree: yaml.Node | None, error: ValidationError) -> str:
+def problem(tree: yaml.Node | None, error: ValidationError, *, with_line: bool = True) -> str:
     """The first problem as the rest of a sentence that has named the file: line, key, what is wrong, and what to do."""
     first = error.errors()[0]
     key, line = _place(tree, first["loc"])
-    where = f"line {line}, " if line else ""
+    where = f"line {line}, " if line and with_line else ""
     kind, message = first["type"], first["msg"].removeprefix("Value error, ")
     if kind == "extra_forbidden":
         return f"{where}has the key '{key}', which does not exist; remove it or correct its name."
     if kind == "missing":
         return f"{where}lacks the key '{key}'; add it."
+    if kind == "union_tag_invalid":  # pydantic speaks of tags, which nobody has written
+        given = {name: str(value).replace("'", "") for name, value in first["ctx"].items()}
+        message = f"there is no {given['discriminator']} '{given['tag']}'; there are: {given['expected_tags']}"
     named = f"has a value for '{key}' that cannot be used" if key else "cannot be used"
     return f"{where}{named}: {message[:1].lower()}{message[1:]}."
 
@@ -63,7 +66,7 @@ def _place(tree: yaml.Node | None, location: tuple[int | str, ...]) -> tuple[str
         path += f"[{part}]" if isinstance(part, int) else f"{'.' if path else ''}{part}"
         if found is not None:
             node, line = found
-    if line is None and node is not None:
+    if line is None and node is not None and location:  # else it is about several keys
         line = node.start_mark.line + 1
     return path, line
 

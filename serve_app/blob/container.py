@@ -42,12 +42,14 @@ DELEGATION_SPARE_S = 3_600.0
 
 
 class BlobState(Struct, frozen=True, kw_only=True):
-    """A blob without its content. ``etag`` is without quotes; ``metadata`` is as it was put."""
+    """A blob without its content. ``etag`` is without quotes; ``metadata`` is as it was put; ``written_at`` is None of what was
+    just written."""
 
     name: str
     size_bytes: int
     etag: str
     metadata: dict[str, str]
+    written_at: datetime | None = None
 
 
 class BlobHeaders(Struct, frozen=True, kw_only=True):
@@ -201,11 +203,14 @@ class BlobContainer:
             return False
         return True
 
-    async def delete_prefix(self, prefix: str) -> int:
-        """Deletes every blob whose name begins with ``prefix``; how many there were. Safe to repeat."""
+    async def delete_prefix(self, prefix: str, *, before: datetime | None = None) -> int:
+        """Deletes every blob whose name begins with ``prefix``, or those of them that were last written ``before``; how many
+        there were. Safe to repeat."""
         deleted = 0
         batch: list[str] = []
         async for blob in self.blobs(prefix):
+            if before is not None and (blob.written_at is None or blob.written_at >= before):
+                continue
             batch.append(blob.name)
             if len(batch) == DELETES_AT_ONCE:
                 deleted += sum(await asyncio.gather(*map(self.delete, batch)))
@@ -278,6 +283,7 @@ def _state(properties: BlobProperties) -> BlobState:
         size_bytes=properties.size,
         etag=_bare(properties.etag),
         metadata={name.lower(): value for name, value in (properties.metadata or {}).items()},
+        written_at=properties.last_modified,
     )
 
 

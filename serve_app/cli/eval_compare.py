@@ -28,6 +28,7 @@ MEASURE_NAMES = {
     "tokens": "tokens of a case",
 }
 MAX_CHARS = 1_000
+FLIPS = 5
 
 
 def compare(
@@ -46,7 +47,7 @@ def compare(
         ),
     ] = None,
     tags: Annotated[bool, typer.Option("--tags", help="Also by tag.")] = False,
-    flips: Annotated[int, typer.Option(min=0, max=200, help="How many of the worst regressions are listed.")] = 5,
+    flips: Annotated[int, typer.Option(min=0, max=200, help="How many of the worst regressions are listed.")] = FLIPS,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
     out: Annotated[
         Path | None,
@@ -72,6 +73,10 @@ def compare(
     Exit codes: 0 done, 2 a folder holds no run, or nothing in them can be compared.
     """
     if out is not None:
+        if tags or as_json or flips != FLIPS:
+            raise ConfigError(
+                "--tags, --flips and --json are for what is printed without --out; what --out makes has a page and report.json."
+            )
         _join(folder, other, out, configuration, baseline)
     elif other is None:
         _one(folder, configuration, baseline, tags=tags, flips=flips, as_json=as_json)

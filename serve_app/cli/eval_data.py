@@ -87,6 +87,8 @@ def import_(
 
     if out.exists() and not overwrite:
         raise ConfigError(f"There is a file {out} already; give another name, or --overwrite.")
+    if out.exists() and source.exists() and out.samefile(source):
+        raise ConfigError(f"{out} is what is read; write the data set to another file.")
     _refuse_data_set(source)
     transcripts = read_transcripts(source)
     how = Importing(
@@ -99,7 +101,11 @@ def import_(
     if first is None:
         raise ConfigError(f"None of the {_number(counted.conversations, 'conversation')} in {source} asks anything.")
     write_cases(out, itertools.chain((first,), cases))
-    open_dataset(out)  # that what was written can be used, whatever was in the file
+    try:
+        open_dataset(out)  # that what was written can be used, whatever was in the file
+    except ConfigError:
+        out.unlink()
+        raise
     left = f", {counted.skipped} without a question left out" if counted.skipped else ""
     typer.echo(f"{_number(counted.cases, 'case')} of {_number(counted.conversations, 'conversation')}{left}: {out}")
 

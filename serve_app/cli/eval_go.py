@@ -32,14 +32,16 @@ from serve_app.evaluation.dataset import open_dataset
 from serve_app.evaluation.estimate import estimate
 from serve_app.evaluation.graders.config import GraderConfig
 from serve_app.evaluation.grading import Grading, grader_metas, made_by
-from serve_app.evaluation.offered import tools_not_offered
+from serve_app.evaluation.named import check_configurations, check_gate, tags_not_there
+from serve_app.evaluation.offered import only_not_offered, tools_not_offered
 from serve_app.evaluation.paced_graph import PacedGraph
 from serve_app.evaluation.run_file import Concurrency, RunFile
-from serve_app.evaluation.run_folder import GRAPH_FOLDER, RUN_DATABASE, RUN_FILE, RUN_LOCK, claim_folder
+from serve_app.evaluation.run_folder import GRAPH_FOLDER, claim_folder, discard_run
 from serve_app.evaluation.run_meta import Ended, RunMeta
 from serve_app.evaluation.run_start import GraphView, asking, fill, new_meta, new_run
 from serve_app.evaluation.run_store import RunStore
 from serve_app.evaluation.runner import Runner
+from serve_app.evaluation.sentences import listed
 from serve_app.settings import Settings
 from serve_app.telemetry import configure_logging
 from serve_app.turns.trials import TrialGraph
@@ -62,8 +64,11 @@ class How(Struct, frozen=True, kw_only=True):
 
 async def go_new(run: RunFile, folder: Path, how: How, settings: Settings, screen: EvalScreen) -> Ended:
     """A run from its beginning. Raises ConfigError, after which the folder is as it was, where it cannot begin."""
+    check_gate(run)
     screen.step("Reading the data set")
     dataset = await asyncio.to_thread(open_dataset, run.dataset)
+    if missing := tags_not_there(run, dataset.tags):
+        screen.say(f"No case of {run.dataset.name} has the tag {listed(missing)}, which the run file names.")
     there = await asyncio.to_thread(folder.exists)
     lock = await asyncio.to_thread(claim_folder, folder)
     begun = False
@@ -117,8 +122,7 @@ async def grade(
 ) -> Ended:
     """Only the grades that are missing of the results there are, by these graders; those of others are taken out."""
     with RunStore.open(folder, writing=True) as store:
-        await asyncio.to_thread(store.keep_graders, [config.name for config in graders])
-        store.save_meta(replace(store.meta, graders=grader_metas(graders)))
+        check_configurations(graders, store.meta.names)
         if _need_graph(graders, settings):
             how = _as_it_began(how, store.meta, screen)
             async with _graph(run, folder, how, settings, screen) as found:
@@ -167,6 +171,12 @@ async def _grade(
         secrets=Secrets.from_environment(), folder=store.folder, provider_url=None if found is None else found.provider_url,
     )  # fmt: skip
     async with grading_of as grading:
+        # Not before the graders are known to work: for one that is misspelt no other's grades are lost.
+        names = [config.name for config in graders]
+        if others := [name for name in store.graders() if name not in names]:
+            screen.say(f"The grades of {listed(others)} are taken out: these graders are not named any more.")
+        await asyncio.to_thread(store.keep_graders, names)
+        store.save_meta(replace(store.meta, graders=grader_metas(graders)))
         runner = Runner(store, NoCells(pace), grading, workers=concurrency.max, max_cost_usd=how.max_cost_usd)
         ended = await _watched(runner, asyncio.create_task(runner.grade()), screen)
         _tell_problems(grading, screen)
@@ -250,6 +260,10 @@ async def _tell_tools(store: RunStore, run: RunFile, graph: TrialGraph, screen: 
             f"Cases tell of tools that nobody is offered now: {', '.join(missing[:MAX_NAMED])}"
             f"{' and others' if len(missing) > MAX_NAMED else ''}. Is their server up, and are tenant and role right?"
         )
+    if unknown := await only_not_offered(store, asking(run, store.meta), graph):
+        screen.say(
+            f"Configurations offer only tools that nobody has: {listed(unknown)}. No tool or server is called so."
+        )
 
 
 def _tell_problems(grading: Grading, screen: EvalScreen) -> None:
@@ -263,9 +277,17 @@ def _limit(run: RunFile, how: How) -> float | None:
 
 def _discard(folder: Path, *, also_folder: bool) -> None:
     """Takes out what a run that never began has put there."""
+    _forget_log(folder / LOGS)
     for name in (GRAPH_FOLDER, LOGS):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (RUN_DATABASE, f".{RUN_DATABASE}", f"{RUN_DATABASE}-wal", f"{RUN_DATABASE}-shm", RUN_FILE, RUN_LOCK):
-        (folder / name).unlink(missing_ok=True)
-    if also_folder and not any(folder.iterdir()):
-        folder.rmdir()
+    discard_run(folder, also_folder=also_folder)
+
+
+def _forget_log(folder: Path) -> None:
+    """Libraries may have a last word after the folder has gone; it is lost then, rather than a traceback on the terminal."""
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder.resolve():
+            root.removeHandler(handler)
+            root.addHandler(logging.NullHandler())
+            handler.close()

@@ -46,7 +46,10 @@ def labels(
         earlier = read_labels(kept, store.meta.names) if kept.is_file() and not replace else []
         everything = merged(earlier, found)
         write_labels(kept, everything)
-        people = people_of(store, graders_of(run_file_of(folder), store))
+        graders = graders_of(run_file_of(folder), store)
+        people = people_of(store, graders)
+        there = [info.name for info in graders]
+    strange = sorted({label.grader.partition("/")[0] for label in found if label.grader} - set(there))
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = PIPED_WIDTH
@@ -56,6 +59,15 @@ def labels(
             Text(
                 f"Note: {len(unknown):,} of the labelled cases {'is' if len(unknown) == 1 else 'are'} not in this run:"
                 f" {one_line(', '.join(unknown[:MAX_NAMED]))}{' and others' if len(unknown) > MAX_NAMED else ''}."
+            ),
+            soft_wrap=True,
+        )
+    if strange:
+        console.print(
+            Text(
+                f"Note: no answer of this run is graded by {one_line(', '.join(strange[:MAX_NAMED]))}"
+                f"{' and others' if len(strange) > MAX_NAMED else ''}, which labels name; there are:"
+                f" {one_line(', '.join(there)) or 'none'}."
             ),
             soft_wrap=True,
         )

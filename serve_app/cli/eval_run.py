@@ -70,7 +70,8 @@ def run(
     resumed: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Go on with the run in --out, or with the last one of this name, where there is one."
+            "--resume",
+            help="Go on with the run in --out, or with the last one of this name if it is not done; else begin.",
         ),
     ] = False,
     config: Config = None,
@@ -94,8 +95,9 @@ def run(
 
     changes = (*(settings or ()), *((f"sample.first={limit}",) if limit is not None else ()))
     chosen = load_run_file(file, changes)
+    _check_workers(workers, graph)
     how = How(graph=graph, workers=workers, max_cost_usd=max_cost, yes=yes)
-    begun = _begun(chosen.name, out) if resumed else None
+    begun = run_to_go_on(chosen.name, out) if resumed else None
     if begun is not None:
         _resume(begun, how, config, asked=chosen)
     folder = out or EVALUATIONS / f"{chosen.name}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -119,6 +121,7 @@ def resume(
     """
     from serve_app.cli.eval_go import How
 
+    _check_workers(workers, graph)
     _resume(folder, How(graph=graph, workers=workers, max_cost_usd=max_cost, yes=True), config, failed=failed)
 
 
@@ -142,10 +145,17 @@ def _resume(
     _finish(folder, _with_screen(go))
 
 
-def _begun(name: str, out: Path | None) -> Path | None:
-    """The run that there is: in ``out``, or else the last of this name."""
-    there = [out] if out is not None else sorted(EVALUATIONS.glob(f"{glob.escape(name)}-{'[0-9]' * 8}-{'[0-9]' * 6}"))
-    return next((folder for folder in reversed(there) if (folder / RUN_DATABASE).is_file()), None)
+def run_to_go_on(name: str, out: Path | None) -> Path | None:
+    """The run that there is: in ``out``, or else the last of this name, if it is not done."""
+    from serve_app.evaluation.run_store import RunStore
+
+    if out is not None:
+        return out if (out / RUN_DATABASE).is_file() else None
+    runs = [path.parent for path in EVALUATIONS.glob(f"{glob.escape(name)}-{'[0-9]' * 8}-{'[0-9]' * 6}/{RUN_DATABASE}")]
+    if not runs:
+        return None
+    with RunStore.open(max(runs)) as last:
+        return last.folder if last.meta.ended != "complete" else None
 
 
 def grade(
@@ -159,7 +169,8 @@ def grade(
 ) -> None:
     """Grade the results that are there, by the run's graders as they are now or by those of another file.
 
-    Only grades that are missing are made: those of a grader that is new or was changed, and those that failed.
+    Only grades that are missing are made: those of a grader that is new or was changed, and those that failed. Grades of graders
+    that are not named any more are taken out.
 
     Exit codes: as of `parley eval run`.
     """
@@ -178,6 +189,11 @@ def grade(
     _finish(
         folder, _with_screen(lambda screen: eval_go.grade(folder, configs, chosen, how, Settings.load(config), screen))
     )
+
+
+def _check_workers(workers: int, graph: GraphChoice) -> None:
+    if workers and graph == "local":
+        raise ConfigError("--workers are processes that ask a graph that runs; leave out --graph local, or --workers.")
 
 
 def _run_file(folder: Path) -> RunFile:

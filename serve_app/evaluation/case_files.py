@@ -99,7 +99,9 @@ def _line_records(path: Path) -> Iterator[Record]:
                 continue
             try:
                 yield Record(place, _decode(line))
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            except UnicodeDecodeError:
+                yield Record(place, problem="it is no text in UTF-8")
+            except (msgspec.DecodeError, RecursionError) as error:
                 yield Record(place, problem=f"it is no JSON: {error}")
 
 

@@ -35,7 +35,8 @@ class UnreadableCase(Exception):
 def read_case(record: Any, source: str) -> Case:
     """The case that ``record`` (a decoded JSON value) is. Raises UnreadableCase."""
     if not isinstance(record, Mapping):
-        raise UnreadableCase("a case must be an object")
+        one_list = "; a list of cases is written as one on each line" if isinstance(record, list) else ""
+        raise UnreadableCase(f"a case must be an object{one_list}")
     if "id" not in record and ("conversations" in record or "items" in record or "messages" in record):
         raise UnreadableCase(
             "it has no id; a transcript (OpenAI's, ShareGPT's, Parley's) becomes a data set with `parley eval import`"

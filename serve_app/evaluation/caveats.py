@@ -27,6 +27,7 @@ def caveats(
     yield from _run(facts)
     yield from _failures(used)
     yield from _grades(facts, graders, ungraded)
+    yield from _silent(facts, scores, graders, ungraded)
     yield from _sizes(facts, scores)
 
 
@@ -42,6 +43,11 @@ def _run(facts: RunFacts) -> Iterator[str]:
         yield (
             f"The run is not complete: {facts.cells - facts.results:,} of {facts.cells:,} results are missing ({why});"
             " `parley eval resume` runs what is missing. What is here may not stand for the whole."
+        )
+    if facts.results < facts.cells and meta.kind == "comparison":
+        yield (
+            f"A run that this was made of is not complete: {facts.cells - facts.results:,} of {facts.cells:,} results are"
+            " missing; `parley eval resume` runs them there, then compare again. What is here may not stand for the whole."
         )
     if meta.simulated:
         yield (
@@ -96,11 +102,24 @@ def _grades(facts: RunFacts, graders: Sequence[GraderInfo], ungraded: Mapping[st
         )
 
 
+def _silent(
+    facts: RunFacts, scores: Sequence[Score], graders: Sequence[GraderInfo], ungraded: Mapping[str, tuple[int, str]]
+) -> Iterator[str]:
+    """A grader whose tag is misspelt is asked about every answer, and has a word on none."""
+    heard = {one.grader for one in scores if one.cases} | ungraded.keys() | facts.not_graded.keys()
+    silent = [info.name for info in graders if info.name not in heard and not info.pairwise]
+    if silent and facts.results:
+        yield (
+            f"{listed(silent)} graded nothing: no case expects what {'it looks' if len(silent) == 1 else 'they look'} at, or"
+            " has the tags, or was answered by the configurations, that are named there."
+        )
+
+
 def _sizes(facts: RunFacts, scores: Sequence[Score]) -> Iterator[str]:
     if 0 < facts.cases < FEW_CASES:
-        few = "very few" if facts.cases < VERY_FEW_CASES else "few"
+        few = f"{'is' if facts.cases == 1 else 'are'} {'very few' if facts.cases < VERY_FEW_CASES else 'few'}"
         yield (
-            f"{cases(facts.cases)} are {few}: only large differences can be seen. No evidence of a difference is no evidence that"
+            f"{cases(facts.cases)} {few}: only large differences can be seen. No evidence of a difference is no evidence that"
             " there is none; the intervals say what there is room for."
         )
     thin: dict[str, int] = {}
@@ -117,4 +136,5 @@ def _sizes(facts: RunFacts, scores: Sequence[Score]) -> Iterator[str]:
         )
     sampled = facts.meta.dataset_cases
     if sampled > facts.cases > 0:
-        yield f"{facts.cases:,} of the data set's {sampled:,} cases were run ({percent(facts.cases / sampled)})."
+        were = "was" if facts.cases == 1 else "were"
+        yield f"{facts.cases:,} of the data set's {sampled:,} cases {were} run ({percent(facts.cases / sampled)})."

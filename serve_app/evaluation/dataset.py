@@ -93,7 +93,6 @@ def open_dataset(path: Path) -> Dataset:
         if problem:
             problems.append(f"{record.place}: {problem}.")
             if len(problems) == MAX_PROBLEMS:
-                problems.append(f"(It was read no further than these {MAX_PROBLEMS}.)")
                 break
         if count > MAX_CASES:
             raise ConfigError(f"The data set {path} has more than {MAX_CASES:,} cases; split it.")
@@ -102,11 +101,13 @@ def open_dataset(path: Path) -> Dataset:
                 f"The data set {path} has more than {MAX_DIFFERENT_TAGS:,} different tags; what is different for every case "
                 "belongs in its metadata."
             )
-    if unreadable == MAX_PROBLEMS:
+    if 1 < unreadable == len(problems) and not count:
         raise ConfigError(
-            f"The data set {path} is neither JSON lines, a case on each, nor Parquet: not one of its first lines is JSON. (Of a"
-            " run file it is the file that `dataset:` names.)"
+            f"The data set {path} is neither JSON lines, a case on each, nor Parquet: not one of its first lines is JSON"
+            f" ({problems[0].rstrip('.')}). (Of a run file it is the file that `dataset:` names.)"
         )
+    if len(problems) == MAX_PROBLEMS:
+        problems.append(f"(It was read no further than these {MAX_PROBLEMS}.)")
     if problems:
         raise ConfigError(f"The data set {path} cannot be used:\n" + "\n".join(f"  {problem}" for problem in problems))
     if not count:

@@ -143,7 +143,8 @@ def _complete(gate: GateConfig, facts: RunFacts) -> Iterator[RuleResult]:
         wanted=f"{cells:,} results",
         sentence="Every case has its results."
         if missing <= 0 and results
-        else f"{missing:,} of {cells:,} results are missing; `parley eval resume` makes them.",
+        else f"{missing:,} of {cells:,} results are missing; `parley eval resume` makes them"
+        f"{' in the runs that were compared' if facts.meta.kind == 'comparison' else ''}.",
     )
     if facts.not_graded:
         number = sum(facts.not_graded.values())
@@ -277,7 +278,7 @@ def _regressions(
         yield RuleResult(
             rule="max_flips", configuration=name, held=bool(ours) and len(down) <= gate.max_flips,
             found=f"{len(down):,}" if ours else "–", wanted=f"≤ {gate.max_flips:,}",
-            sentence=f"{cases(len(down))} no longer pass a grader under {name}; {gate.max_flips:,} may."
+            sentence=f"{cases(len(down))} no longer pass{_es(down)} a grader under {name}; {gate.max_flips:,} may."
             if ours
             else f"{name} and {baseline} have no graded case in common, so that no flip can be seen.",
             case_ids=tuple(down[:MAX_NAMED]),
@@ -303,9 +304,13 @@ def _regressions(
             rule=f"no_regression {listed(musts)}", configuration=name, held=not down, found=f"{len(down):,}", wanted="0",
             sentence=f"No case tagged {listed(musts)} got worse under {name}."
             if not down
-            else f"{cases(len(down))} tagged {listed(musts)} no longer pass under {name}: {listed(down, 6)}.",
+            else f"{cases(len(down))} tagged {listed(musts)} no longer pass{_es(down)} under {name}: {listed(down, 6)}.",
             case_ids=tuple(down[:MAX_NAMED]),
         )  # fmt: skip
+
+
+def _es(down: Sequence[str]) -> str:
+    return "es" if len(down) == 1 else ""
 
 
 def _no_regression(

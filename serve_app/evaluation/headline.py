@@ -81,7 +81,8 @@ def _found(name: str, compared: Sequence[Comparison], changes: Sequence[CaseChan
     if flipped is not None and (flipped.flipped_down or flipped.flipped_up):
         yield _sentence(
             f"{lead}{cases(flipped.flipped_down)} no longer pass{'es' if flipped.flipped_down == 1 else ''} a grader that"
-            f" {'it' if flipped.flipped_down == 1 else 'they'} passed; {flipped.flipped_up:,} pass one that they did not",
+            f" {'it' if flipped.flipped_down == 1 else 'they'} passed; {flipped.flipped_up:,}"
+            f" {'passes one that it' if flipped.flipped_up == 1 else 'pass one that they'} did not",
             named=named,
         )
     plain = {(one.grader, one.verdict) for one in over_all}

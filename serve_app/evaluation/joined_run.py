@@ -17,10 +17,10 @@ from serve_app.domain.ids import new_id
 from serve_app.errors import ConfigError
 from serve_app.evaluation.cases import Case
 from serve_app.evaluation.results import CaseResult
-from serve_app.evaluation.run_file import RunFile, run_file_yaml
-from serve_app.evaluation.run_folder import RUN_FILE
+from serve_app.evaluation.run_file import RunFile, load_run_file, run_file_yaml
+from serve_app.evaluation.run_folder import RUN_FILE, claim_folder, discard_run
 from serve_app.evaluation.run_meta import ConfigurationMeta, RunMeta
-from serve_app.evaluation.run_report import graders_of, run_file_of
+from serve_app.evaluation.run_report import graders_of
 from serve_app.evaluation.run_store import RunStore, StoredGrade
 from serve_app.evaluation.score_table import read_scores
 from serve_app.evaluation.two_runs import chosen_pairs, notes_on, pair_labels
@@ -38,12 +38,15 @@ def join_runs(
     version: str = "",
 ) -> RunMeta:
     """Makes ``folder``, in which ``baseline`` of ``one`` is what ``configuration`` of ``other`` is held against: over the cases
-    that both have, as the second run has them, in the eyes of the graders that have graded both. With the second run's run file,
-    so that its gate holds, and its graders can give what grades are missing. ``version`` is Parley's.
+    that both have, as the second run has them, in the eyes of the graders of both. With the second run's run file, so that its
+    gate holds, and its graders can give what grades are missing. ``version`` is Parley's.
 
-    Raises ConfigError where a folder holds no run, nothing fits, it is not clear what to compare, or ``folder`` cannot be used.
+    Raises ConfigError where a folder holds no run, the second's run file cannot be read, nothing fits, it is not clear what to
+    compare, or ``folder`` cannot be used.
     """  # fmt: skip
     with RunStore.open(one) as first, RunStore.open(other) as second:
+        # One that cannot be read may ask for anything: without it, a gate would be passed too easily.
+        run = load_run_file(other / RUN_FILE) if (other / RUN_FILE).is_file() else None
         pairs = chosen_pairs(first, second, configuration, baseline)
         if len(pairs) > 1:
             choice = ", ".join(candidate for _, candidate in pairs)
@@ -51,24 +54,30 @@ def join_runs(
                 f"A page holds one configuration against another; say with --configuration which: {choice}."
             )
         ((theirs, ours),) = pairs
-        infos = graders_of(run_file_of(other), second)
+        infos = graders_of(run, second)
         names = [info.name for info in infos]
         before, after = (read_scores(store.results(), store.meta.names, names) for store in (first, second))
         notes = tuple(notes_on(first, second, before, after, infos))
-        pairwise = {info.name for info in infos if info.pairwise}
-        graded_by = [name for name in second.graders() if name in first.graders() and name not in pairwise]
+        graded_by = sorted(_asked(first) & _asked(second) - {info.name for info in infos if info.pairwise})
         labels = pair_labels(one, other, theirs, ours)
         meta = _meta(first, second, (theirs, ours), labels, graded_by, notes, version)
-        with RunStore.create(folder, meta) as store:
-            run = run_file_of(other)
-            if run is not None:
-                (folder / RUN_FILE).write_text(run_file_yaml(_of_any_name(run)), encoding="utf-8")
-            for cases in _in_both(first, second):
-                store.add_cases(cases)
-                _copy(first, store, cases, theirs, labels[0], graded_by)
-                _copy(second, store, cases, ours, labels[1], graded_by)
-            store.save_meta(replace(meta, cases=store.totals().cases, ended="complete", finished_at=time.time()))
-            return store.meta
+        there = folder.exists()
+        lock = claim_folder(folder)
+        try:
+            with RunStore.create(folder, meta, lock) as store:
+                if run is not None:
+                    (folder / RUN_FILE).write_text(run_file_yaml(_of_any_name(run)), encoding="utf-8")
+                # All cases first: what is killed midway lacks results then, and no gate takes it for a whole.
+                for cases in _in_both(first, second):
+                    store.add_cases(cases)
+                for cases in _in_both(first, second):
+                    _copy(first, store, cases, theirs, labels[0], graded_by)
+                    _copy(second, store, cases, ours, labels[1], graded_by)
+                store.save_meta(replace(meta, cases=store.totals().cases, ended="complete", finished_at=time.time()))
+                return store.meta
+        except BaseException:
+            discard_run(folder, also_folder=not there)
+            raise
 
 
 def _meta(
@@ -105,6 +114,13 @@ def _meta(
         parley_version=version,
         notes=notes,
     )
+
+
+def _asked(store: RunStore) -> set[str]:
+    """The graders of a run. Also those that it lacks all grades of: left out, they could not fail a gate for it. None that
+    compared with the run's own baseline, which says nothing of another run."""
+    compared = {meta.name for meta in store.meta.graders if meta.mode == "pairwise"}
+    return {*store.graders(), *(meta.name for meta in store.meta.graders)} - compared
 
 
 def _renamed(meta: RunMeta, name: str, label: str) -> ConfigurationMeta:

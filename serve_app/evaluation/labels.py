@@ -126,6 +126,8 @@ def _label(record: Any, configurations: Sequence[str]) -> Label:
         raise ValueError(record)
     if not isinstance(record, Mapping):
         raise ValueError("it is no object with case_id and label or score")
+    if "" in record:
+        raise ValueError("it has more cells than there are names in the first line")
     if unknown := sorted(str(name) for name in record.keys() - _FIELDS):
         raise ValueError(f"'{unknown[0]}' is no field of a label; there are {', '.join(sorted(_FIELDS))}")
     grader = _text(record, "grader")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
 
-from serve_app.domain.identity import Principal
+from serve_app.domain.identity import Principal, stands_for
 from serve_app.evaluation.cases import Case
 from serve_app.evaluation.run_store import RunStore
 from serve_app.evaluation.trial_turns import Asking, acting_as
@@ -27,10 +28,22 @@ async def tools_not_offered(store: RunStore, how: Asking, graph: TrialGraph) -> 
             asking_as[acting_as(how, case)] = None
     if not named:
         return ()
-    offered: set[str] = set()
-    for principal in asking_as:
-        offered |= {tool.name for tool in (await graph.tools_for(principal)).tools}
-    return tuple(sorted(named - offered))
+    return tuple(sorted(named - await _offered(asking_as, graph)))
+
+
+async def only_not_offered(store: RunStore, how: Asking, graph: TrialGraph) -> tuple[str, ...]:
+    """What configurations offer `only`, and that is no tool, and no server, of anybody whom cases are asked as: where a name is
+    misspelt, a model without tools would be compared, and no answer would say so."""
+    named = {name for one in store.meta.configurations if one.tools != "none" for name in one.only_tools or ()}
+    if not named:
+        return ()
+    asking_as = dict.fromkeys(acting_as(how, case) for _, case in islice(store.cases(), LOOKED_AT))
+    offered = await _offered(tuple(asking_as)[:MAX_PRINCIPALS], graph)
+    return tuple(sorted(name for name in named if not any(stands_for(name, tool) for tool in offered)))
+
+
+async def _offered(asking_as: Iterable[Principal], graph: TrialGraph) -> set[str]:
+    return {tool.name for principal in asking_as for tool in (await graph.tools_for(principal)).tools}
 
 
 def _named(case: Case) -> set[str]:

@@ -149,8 +149,7 @@ def load_run_file(path: Path, changes: tuple[str, ...] = ()) -> RunFile:
     values = _mapping(path, content)
     for change in changes:
         _apply(values, change)
-    tree = None if changes else yaml.compose(content, Loader=yaml.SafeLoader)
-    found = _validated(path, RunFile, values, tree)
+    found = _validated(path, RunFile, values, content, changes)
     folder = path.resolve().parent
     graders = tuple(_placed(grader, folder) for grader in found.graders)
     return found.model_copy(update={"dataset": folder / found.dataset, "graders": graders})
@@ -159,8 +158,7 @@ def load_run_file(path: Path, changes: tuple[str, ...] = ()) -> RunFile:
 def load_graders(path: Path) -> tuple[GraderConfig, ...]:
     """The ``graders`` of a file that has them: a run file, or one that has nothing else. Raises ConfigError."""
     content = _content(path)
-    tree = yaml.compose(content, Loader=yaml.SafeLoader)
-    found = _validated(path, _Graders, _mapping(path, content), tree)
+    found = _validated(path, _Graders, _mapping(path, content), content)
     return tuple(_placed(grader, path.resolve().parent) for grader in found.graders)
 
 
@@ -193,11 +191,20 @@ def _mapping(path: Path, content: bytes) -> dict[str, Any]:
     return mapping_in(content, path, "run file", "a mapping with name, dataset and configurations")
 
 
-def _validated(path: Path, model: type[M], values: dict[str, Any], tree: yaml.Node | None) -> M:
+def _validated(path: Path, model: type[M], values: dict[str, Any], content: bytes, changes: tuple[str, ...] = ()) -> M:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"The run file {path}, {problem(tree, error)}") from None
+        if not changes:
+            raise ConfigError(f"The run file {path}, {problem(_tree(content), error)}") from None
+        # The values stand in no file: they have keys, and no lines that anybody knows.
+        said = problem(_tree(yaml.safe_dump(values).encode()), error, with_line=False)
+        raise ConfigError(f"The run file {path}, with what --set says, {said}") from None
+
+
+def _tree(content: bytes) -> yaml.Node | None:
+    found: yaml.Node | None = yaml.compose(content, Loader=yaml.SafeLoader)
+    return found
 
 
 def _apply(values: dict[str, Any], change: str) -> None:

@@ -78,5 +78,15 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise ConfigError(f"The run folder {path} cannot be made ({error.strerror}); name another.") from error
     if (path / RUN_DATABASE).exists():
-        raise ConfigError(f"The folder {path} already holds a run; go on with it by `parley eval resume {path}`.")
+        raise ConfigError(
+            f"The folder {path} already holds a run; name another, or go on with it by `parley eval resume {path}`."
+        )
     return path
+
+
+def discard_run(folder: Path, *, also_folder: bool) -> None:
+    """Takes out what a run that never began has put there; ``also_folder``: the folder too, where nothing else is in it."""
+    for name in (RUN_DATABASE, f".{RUN_DATABASE}", f"{RUN_DATABASE}-wal", f"{RUN_DATABASE}-shm", RUN_FILE, RUN_LOCK):
+        (folder / name).unlink(missing_ok=True)
+    if also_folder and not any(folder.iterdir()):
+        folder.rmdir()

@@ -58,8 +58,9 @@ class RunMeta(Struct, frozen=True, kw_only=True, omit_defaults=True):
     role: str | None = None
     """As whom cases are asked that say nothing of it. A run that goes on asks as it began, or the same turn would be another one.
     """
-    replies: tuple[RecordedCall, ...] = ()
-    """What simulated tools answer beside the recorded calls; as it began, too."""
+    replies: tuple[RecordedCall, ...] | None = None
+    """What simulated tools answer beside the recorded calls; as it began, too. None where only the run file says, as of runs that
+    began before this was kept."""
     repeats: int = 1
     seed: int = 1
     graders: tuple[GraderMeta, ...] = ()

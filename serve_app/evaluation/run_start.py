@@ -100,7 +100,7 @@ def asking(run: RunFile, meta: RunMeta) -> Asking:
         tenant=meta.tenant or run.tenant,
         role=meta.role if meta.tenant else run.role,
         timeout_s=run.timeout_s,
-        replies=meta.replies if meta.tenant else tuple(reply.call for reply in run.replies),
+        replies=meta.replies if meta.replies is not None else tuple(reply.call for reply in run.replies),
     )
 
 

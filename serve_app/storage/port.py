@@ -256,8 +256,9 @@ class Store(ConversationStore, TurnStore, RecordStore, UsageStore, Protocol):
 
         A conversation that is not ``listed`` goes altogether with the last of its logs.
 
-        A store whose records expire by themselves has nothing to do, and returns 0: there a log is gone as soon as the
-        retention it was opened with has passed since its turn's end, and such a conversation within a day more.
+        A store whose records expire by themselves has no logs to remove, and returns 0: there a log is gone as soon as the
+        retention it was opened with has passed since its turn's end, and such a conversation within a day more; this removes
+        what it left where nothing expires.
         """
 
     async def close(self) -> None:

@@ -107,6 +107,11 @@ def _of_openai(message: Mapping[str, Any]) -> Line:
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             raise UnreadableRecord("a tool call has no function with a name")
         calls.append(CalledTool(function["name"], _arguments(function.get("arguments"))))
+    before_tools = message.get("function_call")  # one call, without an id, as it was before there were tool_calls
+    if before_tools is not None and not calls:
+        if not isinstance(before_tools, Mapping) or not isinstance(before_tools.get("name"), str):
+            raise UnreadableRecord("function_call has no name")
+        calls.append(CalledTool(before_tools["name"], _arguments(before_tools.get("arguments"))))
     return Line(
         _role(message.get("role"), _OPENAI_ROLES), _content(message.get("content")), tuple(calls), _time(message)
     )
@@ -142,12 +147,14 @@ def _with_results(lines: Sequence[Line], messages: Sequence[Mapping[str, Any]]) 
         for line, message in zip(lines, messages, strict=True)
         if line.role == "tool" and "tool_call_id" in message
     }
-    if not results:
-        return tuple(lines)
-    found = []
+    found: list[Line] = []
     for line, message in zip(lines, messages, strict=True):
         calls = message.get("tool_calls")
-        if line.tool_calls and isinstance(calls, list):
+        if message.get("role") == "function" and found and found[-1].tool_calls:
+            before, last = found[-1], found[-1].tool_calls[-1]
+            answered = CalledTool(last.name, last.arguments, line.text, last.ok)
+            found[-1] = Line(before.role, before.text, (*before.tool_calls[:-1], answered), before.at, before.ended_at)
+        if line.tool_calls and isinstance(calls, list) and calls:
             ids = [str(call.get("id")) for call in calls]
             named = zip(line.tool_calls, ids, strict=True)
             called = tuple(CalledTool(call.name, call.arguments, results.get(one), call.ok) for call, one in named)

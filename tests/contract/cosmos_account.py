@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -23,15 +24,22 @@ class MemoryBodies:
 
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}
+        self.written: dict[str, float] = {}
+        self.clock: Callable[[], float] = time.time
 
     async def put(self, name: str, body: bytes) -> None:
         self.kept[name] = body
+        self.written[name] = self.clock()
 
     async def get(self, name: str) -> bytes | None:
         return self.kept.get(name)
 
     async def delete_prefix(self, prefix: str) -> None:
         for name in [name for name in self.kept if name.startswith(prefix)]:
+            del self.kept[name]
+
+    async def delete_older(self, prefix: str, before: float) -> None:
+        for name in [name for name in self.kept if name.startswith(prefix) and self.written[name] < before]:
             del self.kept[name]
 
     async def check(self) -> None:

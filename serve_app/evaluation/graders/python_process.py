@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import os
+import signal
 import sys
 from collections import deque
 from itertools import count
@@ -181,8 +183,7 @@ class _Child:
     async def end(self) -> None:
         """Kills the process; whoever waits hears that it has gone."""
         self.ended = True
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        self._kill()
         await self._process.wait()
         self._gone()
         for task in (self._errors, self._replies):
@@ -216,9 +217,15 @@ class _Child:
             if future is not None and not future.done():
                 future.set_result(reply)
         self.ended = True
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        self._kill()
         self._gone()
+
+    def _kill(self) -> None:
+        """Not the transport's: it looks first whether the process has ended, which takes the exit status away from asyncio, and
+        asyncio then says so on the terminal."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
 
     async def _read_errors(self) -> None:
         pipe = self._process.stderr

@@ -20,6 +20,8 @@ INLINE_BYTES = 256 * 1024
 BATCH_BYTES = 640 * 1024
 """Bodies of one batch together; what is beyond becomes blobs, too. A batch may have 2 MB, and a body that is all quotes doubles
 when it is quoted."""
+PASSING_BODIES = "passing/"
+"""What the blobs' names of conversations that pass begin with: documents expire by themselves, and blobs do not."""
 
 
 class Batch:
@@ -89,4 +91,5 @@ class Batch:
 def blob_prefix(partition: Partition, home: int) -> str:
     """Where the blobs of a conversation lie. ``home``, its order, keeps a successor's apart."""
     key = conversation_of(partition)
-    return f"bodies/{quoted(key.tenant_id)}/{quoted(key.user_id)}/{key.conversation_id}/{home}/"
+    root = PASSING_BODIES if key.passing else "bodies/"
+    return f"{root}{quoted(key.tenant_id)}/{quoted(key.user_id)}/{key.conversation_id}/{home}/"

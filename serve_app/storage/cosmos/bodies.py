@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Protocol
 
 from serve_app.blob.container import BlobContainer
@@ -22,6 +23,9 @@ class BodyStore(Protocol):
 
     async def delete_prefix(self, prefix: str) -> None:
         """All whose names begin so."""
+
+    async def delete_older(self, prefix: str, before: float) -> None:
+        """Those of them that were last written before an instant, in Unix seconds."""
 
     async def check(self) -> None:
         """Raises ParleyError with a sentence that says what is wrong."""
@@ -46,6 +50,9 @@ class BlobBodies:
 
     async def delete_prefix(self, prefix: str) -> None:
         await self._container.delete_prefix(prefix)
+
+    async def delete_older(self, prefix: str, before: float) -> None:
+        await self._container.delete_prefix(prefix, before=datetime.fromtimestamp(before, UTC))
 
     async def check(self) -> None:
         await self._container.check()

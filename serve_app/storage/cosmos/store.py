@@ -29,6 +29,7 @@ from serve_app.settings import AzureSettings, StoreSettings, UsageSettings
 from serve_app.storage.cosmos import layout
 from serve_app.storage.cosmos.acceptance import Acceptance
 from serve_app.storage.cosmos.appends import Appends
+from serve_app.storage.cosmos.batch import PASSING_BODIES
 from serve_app.storage.cosmos.bodies import BodyStore
 from serve_app.storage.cosmos.charges import OnCharge
 from serve_app.storage.cosmos.client import Connection
@@ -94,7 +95,7 @@ class CosmosStore:
         self._bodies = bodies
         self._is_checked = False
         self._closes: list[Callable[[], Awaitable[None]]] = []
-        passing_s = int(retention_s) + PASSES_LATER_S
+        self._passing_s = passing_s = int(retention_s) + PASSES_LATER_S
         sessions = Sessions(connection, bodies, clock, passing_s=passing_s)
         self.sessions = sessions
         self.usage = usage
@@ -371,7 +372,10 @@ class CosmosStore:
             self._is_checked = True
 
     async def prune_events(self, *, older_than_s: float, limit: int = 1000) -> int:  # noqa: ARG002 - the port's
-        """Logs expire by themselves, and so do conversations that pass."""
+        """Logs expire by themselves, and so do conversations that pass, but for their large bodies. A document that names one
+        may have been written last as much later as a turn may be under way."""
+        before = self.sessions.clock() - self._passing_s - PASSES_LATER_S
+        await self._bodies.delete_older(PASSING_BODIES, before)
         return 0
 
     async def close(self) -> None:

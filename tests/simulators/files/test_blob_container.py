@@ -200,6 +200,10 @@ async def test_blobs_are_written_whole_read_in_part_and_removed_by_prefix(contai
         await container.get("bodies/a/3", max_bytes=5)
     assert [blob.name async for blob in container.blobs("bodies/", page=2)] == ["bodies/a/1", "bodies/a/2", "bodies/ab"]
     assert (await container.stat("other")).metadata == {"kind": "body"}
+    now = datetime.now(UTC)
+    assert await container.delete_prefix("bodies/a/", before=now - timedelta(hours=1)) == 0
+    assert await container.delete_prefix("bodies/ab", before=now + timedelta(hours=1)) == 1
+    await container.put("bodies/ab", b"again")
     assert await container.delete_prefix("bodies/a/") == 2
     assert await container.delete_prefix("bodies/a/") == 0
     assert [blob.name async for blob in container.blobs("")] == ["bodies/ab", "empty", "other"]

@@ -253,3 +253,27 @@ async def test_requests_and_trials_go_altogether_a_day_after_their_logs(replicas
         assert len((await another.list_messages(key)).items) == 2
     left = [*replicas.account.sim.documents("sessions"), *replicas.account.sim.documents("inbox")]
     assert not [document for document in left if any(key.conversation_id in str(document) for key in passing)]
+
+
+@simulated
+async def test_large_bodies_of_requests_and_trials_go_as_well_and_no_sooner_than_they(
+    replicas: Replicas, clock: Clock
+) -> None:
+    store = await replicas.start(limits=StoreSettings(event_retention_s=100))
+    bodies = replicas.account.bodies
+    bodies.clock = clock
+    rest = "01ARZ3NDEKTSV4RRFFQ69G5FAW"
+    passing, staying = conversation_key(f"v1_{rest}"), [conversation_key("c1"), conversation_key(f"shadow_{rest}")]
+    for key in (passing, *staying):
+        await completed(store, key, "x" * 300_000)
+    every = set(bodies.kept)
+    clock.advance(86_400 + 200)  # what was written last, a day later, is still there
+    assert await store.prune_events(older_than_s=100) == 0
+    assert set(bodies.kept) == every
+    clock.advance(86_400)
+    await store.prune_events(older_than_s=100)
+    gone = every - set(bodies.kept)
+    assert gone == {name for name in every if passing.conversation_id in name}
+    assert gone
+    for key in staying:
+        assert len((await store.list_messages(key)).items) == 2

@@ -82,3 +82,21 @@ def test_a_transcript_nested_without_end_is_told_in_a_sentence(run: Run, folder:
 
     assert result.exit_code == 2
     assert "line 1, are no JSON" in result.output
+
+
+def test_a_file_is_not_written_over_while_it_is_read(run: Run, folder: Path) -> None:
+    source = transcripts(folder, CHAT, {"messages": []})
+    before = source.read_text()
+    refused = run("eval", "import", str(source), "--out", str(source), "--overwrite")
+    assert refused.exit_code == 2
+    assert "is what is read" in refused.output
+    assert source.read_text() == before
+
+
+def test_a_list_and_another_encoding_are_told_in_words(run: Run, folder: Path) -> None:
+    (folder / "list.json").write_text(json.dumps([CHAT]))
+    (folder / "latin.jsonl").write_bytes(json.dumps(CHAT).replace("Hi", "H\u00ef").encode("latin-1"))
+    (folder / "pretty.json").write_text(json.dumps([CHAT], indent=1))
+    assert "line 1: a case must be an object; a list of cases is" in run("eval", "check", "list.json").output
+    assert "line 1: it is no text in UTF-8." in run("eval", "check", "latin.jsonl").output
+    assert "is neither JSON lines, a case on each, nor Parquet" in run("eval", "check", "pretty.json").output

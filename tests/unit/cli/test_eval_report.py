@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 from typer.testing import CliRunner, Result
 
+from serve_app.cli.eval_run import EVALUATIONS, run_to_go_on
 from serve_app.cli.main import app
 from serve_app.evaluation.results import Grade
 from serve_app.evaluation.run_file import run_file_yaml
@@ -134,6 +135,18 @@ def test_two_runs_make_a_third_that_has_a_page_and_passes_a_gate_or_not(folder: 
     assert resumed.exit_code == 2
 
 
+@pytest.mark.parametrize("option", [["--json"], ["--tags"], ["--flips", "9"]])
+def test_what_is_for_the_terminal_is_not_ignored_where_a_folder_is_made(
+    option: list[str], folder: Path, tmp_path: Path
+) -> None:
+    other = write_run(tmp_path / "later", (V1,), cases=10)
+    result = parley("compare", folder, other, "--out", tmp_path / "both", *option)
+
+    assert result.exit_code == 2
+    assert "are for what is printed without --out" in result.output
+    assert not (tmp_path / "both").exists()
+
+
 def test_one_run_alone_makes_no_other(folder: Path, tmp_path: Path) -> None:
     result = parley("compare", folder, "--out", tmp_path / "both")
 
@@ -195,6 +208,32 @@ def test_a_grader_that_could_grade_nothing_is_named_with_its_reason(tmp_path: Pa
     assert "broken could not grade 10 answers (It raised TypeError)" in parley("report", folder).output
 
 
+def test_a_grader_that_no_case_had_anything_for_is_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", (V1, V2), cases=1)
+    with RunStore.open(folder, writing=True) as store:
+        store.save_grades([(one.result.key, "silent", "v", None) for one in store.results()])
+    output = parley("report", folder).output
+    assert "silent graded nothing: no case expects what" in output
+    assert "1 case is very few" in output
+
+
+def test_other_graders_keep_their_grades_where_the_ones_asked_for_cannot_work(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", (V1,), cases=3)
+    (tmp_path / "grades.py").write_text("")
+    (tmp_path / "graders.yaml").write_text('graders: [{type: python, function: "grades.py:missing"}]\n')
+    (tmp_path / "other.yaml").write_text("graders: [{type: exact}]\n")
+    with RunStore.open(folder) as store:
+        before = store.grade_counts()
+    refused = parley("grade", folder, "--graders", tmp_path / "graders.yaml", "--graph", "local")
+    assert refused.exit_code == 2
+    assert "has no function 'missing'" in refused.output
+    with RunStore.open(folder) as store:
+        assert store.grade_counts() == before
+
+    graded = parley("grade", folder, "--graders", tmp_path / "other.yaml", "--graph", "local")
+    assert f"The grades of {sorted(before)[0]}" in graded.output
+
+
 def test_graders_named_to_grade_are_known_by_what_they_were(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", (V1, V2), cases=60)
     with RunStore.open(folder, writing=True) as store:
@@ -241,6 +280,20 @@ def test_labels_say_how_far_a_judge_agrees_with_people(tmp_path: Path) -> None:
     assert "Do people agree?" in (folder / REPORT_HTML).read_text()
 
 
+def test_labels_of_a_grader_that_there_is_not_are_told(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", (V1,), cases=5)
+    with RunStore.open(folder) as store:
+        case_id = next(case.id for _, case in store.cases())
+    labels = tmp_path / "labels.csv"
+    labels.write_text(f"case_id,grader,label\n{case_id},helpfull/tone,pass\n")
+    result = parley("labels", folder, labels)
+    assert result.exit_code == 0, result.output
+    assert "no answer of this run is graded by helpfull, which labels name; there are: facts" in result.output
+
+    labels.write_text(f"case_id,label\n{case_id},pass,more\n")
+    assert "line 2: it has more cells than there are names" in parley("labels", folder, labels).output
+
+
 def test_labels_of_another_run_are_refused(folder: Path, tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text("case_id,configuration,label\nno-such-case,assistant@v1,pass\n")
@@ -265,17 +318,36 @@ def test_a_folder_without_a_run_cannot_go_on_and_one_of_a_shadow_neither(tmp_pat
     assert "has no run file" in shadow.output
 
 
-def test_with_resume_the_last_run_of_a_name_goes_on_and_pays_nothing_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for day, cases in ((21, 3), (22, 4)):
-        done = write_run(tmp_path / "evaluations" / f"small-202611{day}-101500", (V1,), cases=cases)
-        (done / RUN_FILE).write_text(run_file_yaml(run_file(graders=[])))
+def test_run_with_resume_pays_nothing_twice_and_says_where_the_run_file_has_changed(tmp_path: Path) -> None:
+    done = write_run(tmp_path / "done", (V1,), cases=3)
+    (done / RUN_FILE).write_text(run_file_yaml(run_file(graders=[])))
     (tmp_path / "small.yaml").write_text(run_file_yaml(run_file(graders=[], repeats=2)))
-    result = parley("run", "small.yaml", "--resume")
+    result = parley("run", tmp_path / "small.yaml", "--out", done, "--resume")
 
     assert result.exit_code == 0, result.output
     assert "Nothing is missing." in result.stderr
-    assert "The run in evaluations/small-20261122-101500 goes on." in result.stderr
-    assert "differs from evaluations/small-20261122-101500/run.yaml" in result.stderr
+    assert "differs from" in result.stderr
+    assert run_to_go_on("small", tmp_path / "new") is None
+
+
+def test_with_resume_alone_the_last_run_of_the_name_goes_on_unless_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_to_go_on("small", None) is None
+    runs = [write_run(EVALUATIONS / f"small-202611{day}-101500", (V1,), cases=3) for day in (20, 21)]
+    write_run(EVALUATIONS / "small-other-20261122-101500", (V1,), cases=3)
+    assert run_to_go_on("small", None) is None, "it is done"
+    for folder in runs:
+        with RunStore.open(folder, writing=True) as store:
+            store.save_meta(replace(store.meta, ended="interrupted"))
+    assert run_to_go_on("small", None) == EVALUATIONS / "small-20261121-101500"
+
+
+def test_workers_without_a_graph_that_runs_are_refused_before_anything_is_made(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(run_file_yaml(run_file(graders=[])))
+    result = parley("run", tmp_path / "small.yaml", "--out", tmp_path / "new", "--graph", "local", "--workers", "2")
+
+    assert result.exit_code == 2
+    assert "leave out --graph local" in result.output
+    assert not (tmp_path / "new").exists()

@@ -121,6 +121,7 @@ def test_flips_are_counted_by_case_and_never_of_time() -> None:
     result = judged(table, graders=latency, max_flips=0)
     assert rule(result, "max_flips").found == "1"
     assert rule(result, "max_flips").case_ids == ("c0",)
+    assert rule(result, "max_flips").sentence.startswith("1 case no longer passes a grader under ")
 
 
 def test_a_run_with_results_missing_does_not_pass_unless_it_may() -> None:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from serve_app.domain.trial import RecordedCall
 from serve_app.evaluation.case_files import write_cases
 from serve_app.evaluation.cases import Case, CaseMessage, Expected, ExpectedCall
@@ -130,3 +132,23 @@ def test_a_call_without_a_result_and_words_that_only_look_like_one_are_kept() ->
     (case,) = cases_of([Transcript(lines=lines)], Importing(), Imported())
     assert case.messages[1].tool_calls == (RecordedCall(name="a.b", arguments={"n": 1}),)
     assert case.messages[3] == CaseMessage(role="assistant", content='{"name": "only"}')
+
+
+@pytest.mark.parametrize("beside", [{}, {"tool_calls": None}, {"tool_calls": []}])
+def test_a_call_as_it_was_written_before_there_were_several_is_one(beside: dict[str, Any], tmp_path: Path) -> None:
+    messages: list[dict[str, Any]] = [
+        {"role": "user", "content": "Who owns Contoso?"},
+        {"role": "assistant", "content": None, "function_call": {"name": "crm__find_account", "arguments": '{"name":"Contoso"}'}},
+        {"role": "function", "name": "crm__find_account", "content": '{"owner": "Ana"}'},
+        {"role": "assistant", "content": "Ana."},
+    ]  # fmt: skip
+    messages[1] |= beside
+    messages.insert(1, {"role": "assistant", "content": "Let me see.", "function_call": None})
+    path = tmp_path / "chats.jsonl"
+    path.write_text(json.dumps({"messages": messages}))
+    (case,) = cases_of(read_transcripts(path), Importing(expect_calls=True), Imported())
+    arguments = {"name": "Contoso"}
+    assert case.messages[-1].tool_calls == (
+        RecordedCall(name="crm.find_account", arguments=arguments, result={"owner": "Ana"}),
+    )
+    assert case.expected.tool_calls == (ExpectedCall(name="crm.find_account", arguments=arguments),)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from serve_app.errors import ConfigError
+from serve_app.evaluation import joined_run
+from serve_app.evaluation.cases import Case
+from serve_app.evaluation.gate_config import GateConfig, NoRegression
 from serve_app.evaluation.joined_run import join_runs
 from serve_app.evaluation.run_file import load_run_file, run_file_yaml
 from serve_app.evaluation.run_folder import RUN_FILE
+from serve_app.evaluation.run_meta import GraderMeta
 from serve_app.evaluation.run_report import report_of
 from serve_app.evaluation.run_store import RunStore
 from tests.unit.evaluation.runs import case, new_store, run_file
@@ -92,6 +98,84 @@ def test_what_only_one_run_was_graded_by_is_left_out_and_said(accepted: Path, br
     with RunStore.open(tmp_path / "both") as both:
         assert both.graders() == ("facts", "number")
     assert any(note.startswith("Graded in one run only") for note in made.notes)
+
+
+def test_what_one_run_should_have_been_graded_by_and_was_not_fails_the_gate(
+    accepted: Path, branch: Path, tmp_path: Path
+) -> None:
+    with RunStore.open(branch, writing=True) as store:
+        store.save_meta(
+            msgspec.structs.replace(store.meta, graders=tuple(GraderMeta(name=name, type="words") for name in GRADERS))
+        )
+        store.keep_graders(["number"])
+    join_runs(accepted, branch, tmp_path / "both")
+
+    with RunStore.open(tmp_path / "both") as both:
+        report, _ = report_of(both, GateConfig(no_regression=NoRegression(graders=("number",))))
+    assert report.gate is not None
+    (broken,) = report.gate.broken
+    assert broken.rule == "graded"
+    assert "facts" in broken.sentence
+
+
+def test_that_a_run_is_not_complete_is_said_and_fails_the_gate(accepted: Path, tmp_path: Path) -> None:
+    with RunStore.open(accepted) as first:
+        new_store(tmp_path / "branch", run_file(), [one for _, one in first.cases()]).close()
+    with RunStore.open(accepted) as first, RunStore.open(tmp_path / "branch", writing=True) as second:
+        kept = [one.result for one in first.results(V1.name) if one.result.key.repeat == 0][:30]
+        second.save_results(
+            [msgspec.structs.replace(one, key=msgspec.structs.replace(one.key, configuration="a")) for one in kept]
+        )
+    join_runs(accepted, tmp_path / "branch", tmp_path / "both", configuration="a", baseline=V1.name)
+
+    with RunStore.open(tmp_path / "both") as both:
+        report, _ = report_of(both, GateConfig(max_failed=1.0))
+    assert report.caveats[0].startswith("A run that this was made of is not complete: 50 of 160 results are missing;")
+    assert report.gate is not None
+    assert [rule.rule for rule in report.gate.broken] == ["complete"]
+
+
+def test_rules_that_cannot_be_read_are_not_left_out(accepted: Path, branch: Path, tmp_path: Path) -> None:
+    (branch / RUN_FILE).write_text("gate: {min_score: {facts: 0.9}, of_a_later_version: true}\n")
+    with pytest.raises(ConfigError, match=r"run\.yaml"):
+        join_runs(accepted, branch, tmp_path / "both")
+    assert not (tmp_path / "both").exists()
+
+
+def test_what_is_cut_off_leaves_no_folder(
+    accepted: Path, branch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(joined_run, "_copy", fails)
+        with pytest.raises(OSError, match="no space"):
+            join_runs(accepted, branch, tmp_path / "both")
+    assert not (tmp_path / "both").exists()
+    assert join_runs(accepted, branch, tmp_path / "both").cases == 50
+
+
+def test_what_is_killed_between_two_batches_passes_no_gate(
+    accepted: Path, branch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, batches = RunStore.add_cases, []
+
+    def killed(store: RunStore, cases: Sequence[Case]) -> int:
+        batches.append(len(cases))
+        if len(batches) > 1:
+            raise KeyboardInterrupt
+        return add(store, cases)
+
+    monkeypatch.setattr(joined_run, "BATCH", 20)
+    monkeypatch.setattr(joined_run, "discard_run", lambda *_, **__: None, raising=False)
+    monkeypatch.setattr(RunStore, "add_cases", killed)
+    with pytest.raises(KeyboardInterrupt):
+        join_runs(accepted, branch, tmp_path / "both")
+    with RunStore.open(tmp_path / "both") as both:
+        report, _ = report_of(both, GateConfig(max_failed=1.0))
+    assert report.gate is not None
+    assert "complete" in [rule.rule for rule in report.gate.broken]
 
 
 def test_several_configurations_must_be_chosen_from(accepted: Path, tmp_path: Path) -> None:

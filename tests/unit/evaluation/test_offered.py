@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from serve_app.domain.identity import Principal
 from serve_app.domain.tools import ToolSet, ToolSpec
 from serve_app.domain.trial import RecordedCall
 from serve_app.evaluation.cases import Case, CaseMessage, Expected, ExpectedCall
-from serve_app.evaluation.offered import tools_not_offered
+from serve_app.evaluation.offered import only_not_offered, tools_not_offered
 from serve_app.evaluation.run_start import asking
 from tests.unit.evaluation.fake_graph import FakeGraph
 from tests.unit.evaluation.runs import new_store, run_file
@@ -51,3 +53,16 @@ async def test_nobody_is_told_of_tools_where_none_are_used(tmp_path: Path) -> No
     run = run_file()
     store = new_store(tmp_path / "run", run, [Case(id="1", messages=(CaseMessage(role="user", content="Who?"),))])
     assert await tools_not_offered(store, asking(run, store.meta), FakeGraph()) == ()
+
+
+async def test_only_what_some_tool_or_server_is_called_can_be_offered_alone(tmp_path: Path) -> None:
+    chosen = [{"name": "a", "only": ["crm", "hr.leave"]}, {"name": "b", "only": ["crn"]}, {"name": "c"}]
+    run = run_file(configurations=chosen)
+    cases = [a_case(1, "sales", "crm.find", "crm.find"), a_case(2, "people", "hr.leave", "hr.leave")]
+    store = new_store(tmp_path / "run", run, cases)
+    configurations = tuple(
+        replace(one, only_tools=told.only)
+        for one, told in zip(store.meta.configurations, run.configurations, strict=True)
+    )
+    store.save_meta(replace(store.meta, configurations=configurations))
+    assert await only_not_offered(store, asking(run, store.meta), Offering()) == ("crn",)

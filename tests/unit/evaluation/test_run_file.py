@@ -103,6 +103,13 @@ def test_a_change_that_cannot_be_made_is_refused(tmp_path: Path, change: str) ->
         load_run_file(written(tmp_path, SMALL), (change,))
 
 
+def test_a_mistake_in_a_change_is_told_with_its_whole_key_and_no_line_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"run.yaml, with what --set says, has the key 'concurrency.maxx', which does not"
+    ):
+        load_run_file(written(tmp_path, SMALL), ("concurrency.maxx=4",))
+
+
 def test_graders_are_read_from_a_file_that_has_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "graders.yaml"
     path.write_text("graders:\n  - {type: exact}\n")

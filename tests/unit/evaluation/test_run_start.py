@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from serve_app.domain.generation import ModelCatalog, ModelInfo
 from serve_app.domain.usage import Price
@@ -74,6 +75,9 @@ def test_a_run_that_goes_on_asks_as_it_began(tmp_path: Path) -> None:
     how = asking(changed, begun)
     assert (how.tenant, how.role, how.timeout_s) == ("acme", "sales", 90)
     assert [(call.name, call.result) for call in how.replies] == [("crm.find_account", "nothing")]
+    before_they_were_kept = replace(begun, replies=None)
+    assert [call.name for call in asking(run, before_they_were_kept).replies] == ["crm.find_account"]
+    assert asking(run, replace(begun, replies=())).replies == ()
 
 
 def test_a_folder_that_was_cut_off_while_its_cases_were_copied_gets_the_rest(tmp_path: Path) -> None:

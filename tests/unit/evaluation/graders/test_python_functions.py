@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
@@ -216,3 +217,19 @@ async def test_a_function_that_is_not_there_is_refused_before_anything_is_spent(
 ) -> None:
     with pytest.raises(ConfigError, match=why):
         await make(function).ready()
+
+
+async def test_no_exit_status_is_taken_from_asyncio_which_would_say_so_on_the_terminal(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(subprocess.Popen, "send_signal", lambda process, _: asked.append(process.pid))
+    with pytest.raises(ConfigError):
+        await make("grades.py:missing").ready()
+    dead = await grade(make("grades.py:shows"), "exit")
+    slow = await grade(make("grades.py:shows", 2.0), "loop")
+    assert dead is not None
+    assert slow is not None
+    assert "Its process ended" in dead.reason
+    assert "longer than 2 s" in slow.reason
+    assert asked == []
