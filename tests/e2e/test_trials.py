@@ -66,10 +66,11 @@ async def test_trials_run_on_the_graph_of_this_machine_and_show_in_nobodys_list(
     assert all(end["calls"] >= 1 and "Contoso" in end["text"] for end in ends), ends
     assert ends[0] == ends[2]
     assert last == {"left": True}
-    owner = {"x-dev-user": OWNER.user_id, "x-dev-tenant": OWNER.tenant_id}
-    async with httpx2.AsyncClient(base_url=server.url, headers=owner) as http:
-        listed = await http.get("/api/conversations")
+    async with httpx2.AsyncClient(base_url=server.url, headers={"x-dev-tenant": OWNER.tenant_id}) as http:
+        listed = await http.get("/api/conversations", headers={"x-dev-user": "ana"})
+        owned = await http.get("/api/conversations", headers={"x-dev-user": OWNER.user_id})
     assert listed.json()["items"] == []
+    assert owned.status_code == 401, "nobody is called like who owns trials"
 
 
 async def test_a_trial_outlives_the_replica_that_ran_it(server: ParleyServer, tmp_path: Path) -> None:
