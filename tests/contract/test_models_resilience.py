@@ -215,7 +215,7 @@ async def test_an_outage_costs_no_more_calls_than_turns_and_is_noticed_as_soon_a
         await models.aclose()
     admitted = [turn for turn in turns if fails_at <= turn.began < works_at]
     failed_calls = [at for at, failing in outage.called if failing]
-    assert len(admitted) >= 50
+    assert len(admitted) >= 10
     assert len(failed_calls) <= 1.1 * len(admitted)
     assert len(outage.called) <= 1.1 * len(turns)
 
