@@ -18,6 +18,7 @@ from typing import BinaryIO, Generic, TypeVar
 import msgspec
 from msgspec import Struct
 
+from serve_app.bounded_file import bounded_content
 from serve_app.capacity.samples import GENERATOR, GRAPH, PHASES, RUN, SCENARIO, SERVE_CONFIG, SESSIONS, TURNS, RunInfo
 from serve_app.errors import ConfigError
 
@@ -97,13 +98,7 @@ def write_info(folder: Path, info: RunInfo) -> None:
 
 def read_value(path: Path, kind: type[T]) -> T:
     """A file that is one struct in JSON. Raises ConfigError that names it."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"The file {path} cannot be read ({error.strerror}).") from error
-    if len(content) > MAX_FILE_BYTES:
-        raise ConfigError(f"The file {path} is larger than {MAX_FILE_BYTES:,} bytes.")
+    content = bounded_content(path, "file", MAX_FILE_BYTES)
     try:
         return msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

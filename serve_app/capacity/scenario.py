@@ -12,11 +12,12 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from serve_app.bounded_file import bounded_content
 from serve_app.capacity.distributions import Constant, Distribution, Exponential, Uniform
 from serve_app.capacity.shapes import ConstantShape, PhasePlan, Shape, StepsShape, to_duration, to_level
 from serve_app.errors import ConfigError
 from serve_app.settings import PROJECT_ROOT
-from serve_app.yaml_places import bounded_content, mapping_in, problem
+from serve_app.yaml_places import mapping_in, problem
 
 MAX_SCENARIO_BYTES = 1_048_576
 BUILT_IN = PROJECT_ROOT / "load_tests" / "scenarios"

@@ -128,14 +128,11 @@ def gate(
 def _judged(folder: Path, options: dict[str, Any], junit: Path | None) -> GateResult:
     from serve_app.evaluation.gate_config import GateConfig
     from serve_app.evaluation.report_files import write_gate_junit
-    from serve_app.evaluation.run_file import load_run_file
-    from serve_app.evaluation.run_folder import RUN_FILE
-    from serve_app.evaluation.run_report import report_of
+    from serve_app.evaluation.run_report import report_of, run_file_in
     from serve_app.evaluation.run_store import RunStore
 
     with RunStore.open(folder) as store:
-        # One that cannot be read may ask for anything: that is no gate to pass.
-        run = load_run_file(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else None
+        run = run_file_in(folder)
         wanted = _combined(run.gate if run is not None else GateConfig(), options)
         if wanted == GateConfig():
             raise ConfigError(

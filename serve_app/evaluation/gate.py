@@ -91,8 +91,7 @@ def judge_gate(
 
 
 def _check_names(gate: GateConfig, table: ScoreTable) -> None:
-    named = [*gate.min_score, *gate.min_pass_rate]
-    for target in [*named, *(gate.no_regression.graders if gate.no_regression else ())]:
+    for target in gate.targets:
         grader, tag = _split(target)
         if grader not in table.graders:
             there = ", ".join(table.graders) or "none (`parley eval grade` makes grades)"
@@ -103,8 +102,8 @@ def _check_names(gate: GateConfig, table: ScoreTable) -> None:
             raise ConfigError(
                 f"The gate names the tag '{tag}', which no case of this run has; there are: {', '.join(table.tags)}."
             )
-    for tag in gate.no_regression.must if gate.no_regression else ():
-        if tag not in table.tags and tag not in NoRegression().must:
+    for tag in gate.named_must:
+        if tag not in table.tags:
             raise ConfigError(
                 f"The gate's no_regression names the tag '{tag}' in must, which no case of this run has; there are:"
                 f" {', '.join(table.tags)}."

@@ -67,6 +67,17 @@ class GateConfig(_Part):
     """Whether results, and grades of them, may be missing."""
 
     @property
+    def targets(self) -> tuple[Target, ...]:
+        """All that is named of graders."""
+        return (*self.min_score, *self.min_pass_rate, *(self.no_regression.graders if self.no_regression else ()))
+
+    @property
+    def named_must(self) -> tuple[str, ...]:
+        """The tags of ``must`` that somebody has named: the default may be that of no case."""
+        must = self.no_regression.must if self.no_regression else ()
+        return tuple(tag for tag in must if tag not in NoRegression().must)
+
+    @property
     def tags(self) -> tuple[str, ...]:
         """Those that min_score and min_pass_rate name."""
         return tuple(

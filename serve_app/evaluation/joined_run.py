@@ -8,7 +8,8 @@ run of today ─────┘
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -17,10 +18,10 @@ from serve_app.domain.ids import new_id
 from serve_app.errors import ConfigError
 from serve_app.evaluation.cases import Case
 from serve_app.evaluation.results import CaseResult
-from serve_app.evaluation.run_file import RunFile, load_run_file, run_file_yaml
+from serve_app.evaluation.run_file import RunFile, run_file_yaml
 from serve_app.evaluation.run_folder import RUN_FILE, claim_folder, discard_run
 from serve_app.evaluation.run_meta import ConfigurationMeta, RunMeta
-from serve_app.evaluation.run_report import graders_of
+from serve_app.evaluation.run_report import graders_of, run_file_in
 from serve_app.evaluation.run_store import RunStore, StoredGrade
 from serve_app.evaluation.score_table import read_scores
 from serve_app.evaluation.two_runs import chosen_pairs, notes_on, pair_labels
@@ -45,8 +46,7 @@ def join_runs(
     compare, or ``folder`` cannot be used.
     """  # fmt: skip
     with RunStore.open(one) as first, RunStore.open(other) as second:
-        # One that cannot be read may ask for anything: without it, a gate would be passed too easily.
-        run = load_run_file(other / RUN_FILE) if (other / RUN_FILE).is_file() else None
+        run = run_file_in(other)
         pairs = chosen_pairs(first, second, configuration, baseline)
         if len(pairs) > 1:
             choice = ", ".join(candidate for _, candidate in pairs)
@@ -68,12 +68,12 @@ def join_runs(
                 if run is not None:
                     (folder / RUN_FILE).write_text(run_file_yaml(_of_any_name(run)), encoding="utf-8")
                 # All cases first: what is killed midway lacks results then, and no gate takes it for a whole.
-                for cases in _in_both(first, second):
-                    store.add_cases(cases)
-                for cases in _in_both(first, second):
+                count = store.add_cases(case for _, case in second.cases() if first.case(case.id) is not None)
+                kept = (case for _, case in store.cases())
+                while cases := list(islice(kept, BATCH)):
                     _copy(first, store, cases, theirs, labels[0], graded_by)
                     _copy(second, store, cases, ours, labels[1], graded_by)
-                store.save_meta(replace(meta, cases=store.totals().cases, ended="complete", finished_at=time.time()))
+                store.save_meta(replace(meta, cases=count, ended="complete", finished_at=time.time()))
                 return store.meta
         except BaseException:
             discard_run(folder, also_folder=not there)
@@ -130,19 +130,6 @@ def _renamed(meta: RunMeta, name: str, label: str) -> ConfigurationMeta:
 def _of_any_name(run: RunFile) -> RunFile:
     """The run file with a gate for whatever the configurations are called now."""
     return run.model_copy(update={"gate": run.gate.model_copy(update={"configurations": ()})})
-
-
-def _in_both(first: RunStore, second: RunStore) -> Iterator[list[Case]]:
-    """In batches, in the second run's order."""
-    batch: list[Case] = []
-    for _, case in second.cases():
-        if first.case(case.id) is not None:
-            batch.append(case)
-        if len(batch) >= BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _copy(

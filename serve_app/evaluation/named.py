@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from serve_app.errors import ConfigError
-from serve_app.evaluation.gate_config import NoRegression
 from serve_app.evaluation.graders.config import GraderConfig
 from serve_app.evaluation.run_file import RunFile
 
@@ -13,9 +12,8 @@ from serve_app.evaluation.run_file import RunFile
 def check_gate(run: RunFile) -> None:
     """Raises ConfigError where the gate asks for a grader that the run has not. A run without any is graded later, by whatever
     `parley eval grade` is told."""
-    gate, names = run.gate, [config.name for config in run.graders]
-    asked = [*gate.min_score, *gate.min_pass_rate, *(gate.no_regression.graders if gate.no_regression else ())]
-    unknown = [target for target in asked if target.partition("@")[0] not in names]
+    names = [config.name for config in run.graders]
+    unknown = [target for target in run.gate.targets if target.partition("@")[0] not in names]
     if names and unknown:
         raise ConfigError(
             f"The gate names the grader '{unknown[0].partition('@')[0]}', which the run file does not have; there are:"
@@ -36,12 +34,11 @@ def check_configurations(graders: Sequence[GraderConfig], names: Sequence[str]) 
 
 def tags_not_there(run: RunFile, there: Collection[str]) -> tuple[str, ...]:
     """The tags that sample, graders and gate name and no case of the data set has, each once."""
-    must = run.gate.no_regression.must if run.gate.no_regression else ()
     named = [
         *run.sample.tags,
         *run.sample.without,
         *(tag for config in run.graders for tag in config.tags),
         *run.gate.tags,
-        *(tag for tag in must if tag not in NoRegression().must),
+        *run.gate.named_must,
     ]
     return tuple(tag for tag in dict.fromkeys(named) if tag not in there)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from serve_app.bounded_file import bounded_content
 from serve_app.domain.trial import RecordedCall, ToolMode
 from serve_app.errors import ConfigError
 from serve_app.evaluation.configurations import Configuration, Matrix
@@ -18,7 +19,7 @@ from serve_app.evaluation.gate_config import GateConfig
 from serve_app.evaluation.graders.config import GraderConfig, GraderConfigs
 from serve_app.evaluation.run_meta import EvaluationMode
 from serve_app.turns.trial_config import Part
-from serve_app.yaml_places import bounded_content, mapping_in, problem
+from serve_app.yaml_places import mapping_in, problem
 
 M = TypeVar("M", bound=BaseModel)
 

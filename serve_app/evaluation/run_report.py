@@ -43,13 +43,17 @@ def report_of(
     return make_report(facts, table, graders, gate, people_of(store, graders), must_be_told=is_asked), table
 
 
-def run_file_of(folder: Path) -> RunFile | None:
-    """None where there is none, as for a shadow, or where it cannot be read any more: what it asks for is not known then."""
+def run_file_in(folder: Path) -> RunFile | None:
+    """None where there is none, as for a shadow. Raises ConfigError where it cannot be read any more: it may ask for anything,
+    and without it a gate would be passed too easily."""
     path = folder / RUN_FILE
-    if not path.is_file():
-        return None
+    return load_run_file(path) if path.is_file() else None
+
+
+def run_file_of(folder: Path) -> RunFile | None:
+    """For a report, which is written whatever there is: None also where it cannot be read."""
     try:
-        return load_run_file(path)
+        return run_file_in(folder)
     except ConfigError:
         return None
 

@@ -11,9 +11,9 @@ import pytest
 
 from serve_app.errors import ConfigError
 from serve_app.evaluation import joined_run
-from serve_app.evaluation.cases import Case
 from serve_app.evaluation.gate_config import GateConfig, NoRegression
 from serve_app.evaluation.joined_run import join_runs
+from serve_app.evaluation.results import CaseResult
 from serve_app.evaluation.run_file import load_run_file, run_file_yaml
 from serve_app.evaluation.run_folder import RUN_FILE
 from serve_app.evaluation.run_meta import GraderMeta
@@ -159,17 +159,17 @@ def test_what_is_cut_off_leaves_no_folder(
 def test_what_is_killed_between_two_batches_passes_no_gate(
     accepted: Path, branch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add, batches = RunStore.add_cases, []
+    save, batches = RunStore.save_results, list[int]()
 
-    def killed(store: RunStore, cases: Sequence[Case]) -> int:
-        batches.append(len(cases))
-        if len(batches) > 1:
+    def killed(store: RunStore, results: Sequence[CaseResult]) -> int:
+        batches.append(len(results))
+        if len(batches) > 2:  # of both runs, the first batch is written
             raise KeyboardInterrupt
-        return add(store, cases)
+        return save(store, results)
 
     monkeypatch.setattr(joined_run, "BATCH", 20)
     monkeypatch.setattr(joined_run, "discard_run", lambda *_, **__: None, raising=False)
-    monkeypatch.setattr(RunStore, "add_cases", killed)
+    monkeypatch.setattr(RunStore, "save_results", killed)
     with pytest.raises(KeyboardInterrupt):
         join_runs(accepted, branch, tmp_path / "both")
     with RunStore.open(tmp_path / "both") as both:
